@@ -1,0 +1,110 @@
+//! The replicated state machine, and the snapshots that stand for its past.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::command::Command;
+use crate::types::Index;
+
+/// The replicated state machine: deterministic and infallible.
+///
+/// The same commands in the same order give the same state on every replica, whatever the audience. A
+/// command that cannot be carried out has an error as its reply, and leaves the same (unchanged) state everywhere.
+pub trait Machine {
+    /// What a client gets to hear.
+    type Reply;
+    /// A cheap view of one moment's state, to be serialised elsewhere: a snapshot never stalls applying.
+    type Frozen: Frozen;
+
+    /// Applies one command, delivered at `at`. The reply matters only to [`Audience::Client`]; for
+    /// [`Audience::Nobody`] the machine may skip whatever does not change its state.
+    fn apply(&mut self, at: Index, command: &Command, audience: Audience) -> Self::Reply;
+
+    /// The state after everything applied so far.
+    fn freeze(&self) -> Self::Frozen;
+
+    /// Becomes the state that `source` holds.
+    ///
+    /// # Errors
+    /// When the snapshot cannot be read or decoded; the machine is then unusable and the replica stops.
+    fn restore(&mut self, source: &SnapshotRef) -> io::Result<()>;
+}
+
+/// Who listens to a command's reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// A client of this replica waits for it.
+    Client,
+    /// Nobody here: another replica's client, or a replay.
+    Nobody,
+}
+
+/// A moment's state that can write itself down, on another thread if need be.
+pub trait Frozen: Send + 'static {
+    /// Writes the whole state.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    fn write_to(self, out: &mut dyn io::Write) -> io::Result<()>;
+}
+
+/// A saved snapshot: the state after the delivery at `at`, readable by offset.
+#[derive(Clone)]
+pub struct SnapshotRef {
+    /// The last delivery that the state contains.
+    pub at: Index,
+    /// The length of the state, in bytes.
+    pub bytes: u64,
+    /// Where the bytes are.
+    pub source: Arc<dyn SnapshotSource>,
+}
+
+/// The bytes of a snapshot, wherever they are.
+pub trait SnapshotSource: Send + Sync {
+    /// Fills `buffer` from `offset` on.
+    ///
+    /// # Errors
+    /// When the bytes cannot be read or are fewer than asked for.
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
+}
+
+impl SnapshotRef {
+    /// A snapshot that lives in memory: for tests and simulations.
+    #[must_use]
+    pub fn in_memory(at: Index, bytes: Bytes) -> SnapshotRef {
+        SnapshotRef { at, bytes: bytes.len() as u64, source: Arc::new(MemorySnapshot(bytes)) }
+    }
+
+    /// The bytes from `offset` on, at most `length` of them.
+    ///
+    /// # Errors
+    /// Those of the source.
+    pub fn read(&self, offset: u64, length: usize) -> io::Result<Bytes> {
+        let length = length.min(usize::try_from(self.bytes.saturating_sub(offset)).unwrap_or(usize::MAX));
+        let mut buffer = vec![0; length];
+        self.source.read_at(offset, &mut buffer)?;
+        Ok(Bytes::from(buffer))
+    }
+}
+
+impl fmt::Debug for SnapshotRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "snapshot{:?}({}B)", self.at, self.bytes)
+    }
+}
+
+/// The source behind [`SnapshotRef::in_memory`].
+pub struct MemorySnapshot(pub Bytes);
+
+impl SnapshotSource for MemorySnapshot {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let from = usize::try_from(offset).map_err(|_| io::ErrorKind::UnexpectedEof)?;
+        let end = from.checked_add(buffer.len()).filter(|end| *end <= self.0.len());
+        let end = end.ok_or(io::ErrorKind::UnexpectedEof)?;
+        buffer.copy_from_slice(&self.0[from..end]);
+        Ok(())
+    }
+}
