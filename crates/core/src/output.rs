@@ -64,11 +64,6 @@ pub enum Delivery {
     },
     /// The machine becomes this snapshot's state; the next delivery follows `snapshot.at`.
     Restore(SnapshotRef),
-    /// The deliveries after `to` were not final after all (proof of work alone): the machine goes back.
-    Rewind {
-        /// The last delivery that still stands.
-        to: Index,
-    },
 }
 
 /// What a client of this replica gets to know, beside the replies that applying gives.
@@ -183,11 +178,6 @@ impl<P: Protocol> Output<P> {
     /// Makes the machine become this snapshot's state.
     pub fn restore(&mut self, snapshot: SnapshotRef) {
         self.deliveries.push(Delivery::Restore(snapshot));
-    }
-
-    /// Takes deliveries back (proof of work alone).
-    pub fn rewind(&mut self, to: Index) {
-        self.deliveries.push(Delivery::Rewind { to });
     }
 
     /// Answers a read: it must have seen everything up to `at`.

@@ -1,0 +1,469 @@
+//! One replica: a protocol and a machine, and the order in which effects leave.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use synod_core::{
+    Answer, Audience, Awaiting, Batch, Change, Command, Config, Delivery, Index, Input, Lsn, Machine, NodeId,
+    Output, Patience, Protocol, ReadId, Recovered, Refusal, SnapshotRef, Status, Time, batch_bytes,
+};
+
+use crate::compaction::{CompactionPolicy, Growth};
+use crate::reads::Reads;
+use crate::transfer::{Incoming, Taken, Transfers};
+use crate::world::{Packet, Piece, TransferId, World};
+
+/// What a replica may hold and do at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Commands in one batch, at most.
+    pub batch_commands_max: usize,
+    /// Bytes of payload in one batch; a single command may be larger and then travels alone.
+    pub batch_bytes_max: usize,
+    /// Commands waiting for the next flush; beyond it [`Replica::submit`] refuses with `Busy`.
+    pub pending_max: usize,
+    /// Commands applied in one flush; the rest is applied in the next one, which is due at once. Keeps
+    /// heartbeats going while a replica catches up.
+    pub applies_max: usize,
+    /// When snapshots are taken.
+    pub compaction: CompactionPolicy,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            batch_commands_max: 1024,
+            batch_bytes_max: 1 << 20,
+            pending_max: 100_000,
+            applies_max: 8192,
+            compaction: CompactionPolicy::default(),
+        }
+    }
+}
+
+/// A snapshot could not become the machine's state: the replica must stop.
+#[derive(Debug, thiserror::Error)]
+#[error("the snapshot at {at} cannot be restored: {source}")]
+pub struct RestoreFailed {
+    /// The snapshot's last delivery.
+    pub at: Index,
+    /// What went wrong.
+    pub source: std::io::Error,
+}
+
+/// A protocol and a machine at work.
+///
+/// Invariant: deliveries are applied in order and without gaps: `applied` only ever grows by one, or jumps
+/// to a restored snapshot.
+pub struct Replica<P: Protocol, M: Machine> {
+    id: NodeId,
+    protocol: P,
+    machine: M,
+    limits: Limits,
+    out: Output<P>,
+    /// Messages that promise what the disk does not hold yet.
+    awaiting: Awaiting<(NodeId, P::Message)>,
+    durable: Lsn,
+    pending: Vec<Command>,
+    reads: Reads,
+    backlog: VecDeque<Delivery>,
+    applied: Index,
+    growth: Growth,
+    /// The newest saved snapshot.
+    snapshot: Option<SnapshotRef>,
+    /// The snapshot that is being written.
+    saving: Option<Index>,
+    snapshot_wanted: bool,
+    checkpoint_due: bool,
+    transfers: Transfers<P::Message>,
+    incoming: Incoming<P::Message>,
+    /// What snapshot transfers have to say, and to write, with the next flush.
+    packets: Vec<(NodeId, Packet<P::Message>)>,
+    pieces: Vec<Piece>,
+}
+
+impl<P: Protocol, M: Machine> Replica<P, M> {
+    /// Opens a replica on what its disk held; the machine is restored from the snapshot first.
+    ///
+    /// # Errors
+    /// When the machine cannot read the snapshot.
+    pub fn open(
+        config: &Config<P::Options>,
+        limits: Limits,
+        found: Recovered<P::Record>,
+        mut machine: M,
+        now: Time,
+    ) -> Result<Self, RestoreFailed> {
+        let mut out = Output::default();
+        let mut growth = Growth::new(limits.compaction);
+        let snapshot = found.snapshot.clone();
+        if let Some(snapshot) = &snapshot {
+            machine.restore(snapshot).map_err(|source| RestoreFailed { at: snapshot.at, source })?;
+            growth.restart(snapshot.at);
+            growth.measured(snapshot.bytes);
+        }
+        let protocol = P::open(config, found, now, &mut out);
+        Ok(Replica {
+            id: config.id,
+            protocol,
+            machine,
+            limits,
+            out,
+            awaiting: Awaiting::default(),
+            durable: Lsn::ZERO,
+            pending: Vec::new(),
+            reads: Reads::default(),
+            backlog: VecDeque::new(),
+            applied: snapshot.as_ref().map_or(Index::ZERO, |snapshot| snapshot.at),
+            growth,
+            snapshot,
+            saving: None,
+            snapshot_wanted: false,
+            checkpoint_due: false,
+            // The seed differs from incarnation to incarnation, and so do the names of transfers.
+            transfers: Transfers::new(config.seed),
+            incoming: Incoming::new(),
+            packets: Vec::new(),
+            pieces: Vec::new(),
+        })
+    }
+
+    /// Takes a client's command; it leaves with the next flush.
+    ///
+    /// # Errors
+    /// [`Refusal::Busy`] when too many wait already; nothing was queued.
+    pub fn submit(&mut self, command: Command) -> Result<(), Refusal> {
+        if self.pending.len() >= self.limits.pending_max {
+            return Err(Refusal::Busy);
+        }
+        self.pending.push(command);
+        Ok(())
+    }
+
+    /// A client wants to read: [`World::readable`] or [`World::unreadable`] answers. All reads asked before
+    /// a flush share one fence.
+    pub fn read(&mut self, read: ReadId) {
+        self.reads.ask(read);
+    }
+
+    /// A packet from a peer; `from` is proven by the transport.
+    pub fn receive(&mut self, now: Time, from: NodeId, packet: Packet<P::Message>) {
+        match packet {
+            Packet::Protocol(message) => self.step(now, Input::Message { from, message }),
+            Packet::Chunk(chunk) => {
+                let transfer = chunk.transfer;
+                match self.incoming.on_chunk(now, from, chunk) {
+                    Taken::Stage(piece) => self.pieces.push(piece),
+                    Taken::Tell { upto } => self.packets.push((from, Packet::Held { transfer, upto })),
+                    Taken::Ignored => {}
+                }
+            }
+            Packet::Held { transfer, upto } => self.transfers.on_held(now, from, transfer, upto),
+            Packet::Arrived { transfer } => {
+                self.transfers.end(from, transfer);
+            }
+            Packet::Rejected { transfer } => {
+                if self.transfers.end(from, transfer) {
+                    self.step(now, Input::TransferFailed(from));
+                }
+            }
+        }
+    }
+
+    /// Every record up to `upto` is on disk.
+    pub fn durable(&mut self, now: Time, upto: Lsn) {
+        assert!(upto <= self.out.written(), "the disk cannot be ahead of what was written");
+        if upto > self.durable {
+            self.durable = upto;
+            self.step(now, Input::Durable(upto));
+        }
+    }
+
+    /// The snapshot that [`World::save`] was asked for is on disk.
+    pub fn saved(&mut self, now: Time, snapshot: SnapshotRef) {
+        self.saving = None;
+        if self.snapshot.as_ref().is_some_and(|newest| newest.at >= snapshot.at) {
+            return; // A peer's newer snapshot was installed meanwhile.
+        }
+        self.growth.measured(snapshot.bytes);
+        self.snapshot = Some(snapshot.clone());
+        self.checkpoint_due = true;
+        self.step(now, Input::Snapshot(snapshot));
+    }
+
+    /// The snapshot could not be written (a full disk, say): the log goes on growing, and the next one is
+    /// due when as much again has gathered.
+    pub fn save_failed(&mut self) {
+        self.saving = None;
+    }
+
+    /// Everything of a peer's snapshot before `upto` was taken by the disk.
+    pub fn staged(&mut self, from: NodeId, transfer: TransferId, upto: u64) {
+        self.packets.push((from, Packet::Held { transfer, upto }));
+    }
+
+    /// A peer's snapshot is whole, verified and saved under its own name.
+    pub fn installed(&mut self, now: Time, from: NodeId, transfer: TransferId, snapshot: SnapshotRef) {
+        self.packets.push((from, Packet::Arrived { transfer }));
+        if let Some(message) = self.incoming.finish(from, transfer) {
+            self.step(now, Input::Installed { from, message, snapshot });
+        }
+    }
+
+    /// A peer's snapshot could not be written, or is not what its sum says.
+    pub fn stage_failed(&mut self, from: NodeId, transfer: TransferId) {
+        self.incoming.abandon(from, transfer);
+        self.packets.push((from, Packet::Rejected { transfer }));
+    }
+
+    /// Asks for another configuration; [`World::declined`] when it is not even started.
+    pub fn reconfigure(&mut self, now: Time, changes: Vec<Change>) {
+        self.step(now, Input::Reconfigure(changes));
+    }
+
+    /// Asks this replica to hand its leadership to `to`; [`World::declined`] when it cannot.
+    pub fn transfer_leadership(&mut self, now: Time, to: NodeId) {
+        self.step(now, Input::Transfer(to));
+    }
+
+    /// Lets the protocol see that its deadline has passed. Harmless when early.
+    pub fn tick(&mut self, now: Time) {
+        if self.protocol.deadline().is_some_and(|deadline| deadline <= now) {
+            self.step(now, Input::Timeout);
+        }
+    }
+
+    /// When [`Replica::tick`] and [`Replica::flush`] are due at the latest.
+    pub fn deadline(&self) -> Option<Time> {
+        if !self.backlog.is_empty() || !self.pending.is_empty() {
+            return Some(Time::ZERO);
+        }
+        [self.protocol.deadline(), self.transfers.deadline()].into_iter().flatten().min()
+    }
+
+    /// Lets everything that gathered leave in one group.
+    ///
+    /// # Errors
+    /// When a snapshot cannot be restored; the replica is unusable then.
+    pub fn flush<W: World<P, M>>(&mut self, now: Time, world: &mut W) -> Result<(), RestoreFailed> {
+        self.propose_pending(now);
+        if let Some(fence) = self.reads.next_fence() {
+            self.step(now, Input::Read(fence));
+        }
+        self.protocol.flush(now, &mut self.out);
+        self.let_out(now, world);
+        self.apply_backlog(world)?;
+        for read in self.reads.readable(self.applied) {
+            world.readable(read);
+        }
+        self.consider_snapshot(now, world);
+        Ok(())
+    }
+
+    /// The last delivery that the machine has seen.
+    pub fn applied(&self) -> Index {
+        self.applied
+    }
+
+    /// This replica's name.
+    pub fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// The state machine.
+    pub fn machine(&self) -> &M {
+        &self.machine
+    }
+
+    /// The state machine, for what is not replicated (a watcher, a counter). Whoever changes replicated
+    /// state through it breaks the cluster.
+    pub fn machine_mut(&mut self) -> &mut M {
+        &mut self.machine
+    }
+
+    /// The protocol, for tests and oracles.
+    pub fn protocol(&self) -> &P {
+        &self.protocol
+    }
+
+    /// The protocol's view of itself, for people.
+    pub fn status(&self) -> Status {
+        self.protocol.status()
+    }
+
+    /// The newest saved snapshot.
+    pub fn snapshot(&self) -> Option<&SnapshotRef> {
+        self.snapshot.as_ref()
+    }
+
+    /// How many records have been written, and how many of them are durable, in this incarnation.
+    pub fn log_marks(&self) -> (Lsn, Lsn) {
+        (self.out.written(), self.durable)
+    }
+
+    fn step(&mut self, now: Time, input: Input<P::Message>) {
+        self.protocol.step(now, input, &mut self.out);
+    }
+
+    fn propose_pending(&mut self, now: Time) {
+        let mut batch = Vec::new();
+        let mut bytes = 0;
+        for command in std::mem::take(&mut self.pending) {
+            let length = command.payload.len();
+            let full =
+                batch.len() >= self.limits.batch_commands_max || bytes + length > self.limits.batch_bytes_max;
+            if full && !batch.is_empty() {
+                self.step(now, Input::Propose(Arc::from(std::mem::take(&mut batch))));
+                bytes = 0;
+            }
+            bytes += length;
+            batch.push(command);
+        }
+        if !batch.is_empty() {
+            self.step(now, Input::Propose(Arc::from(batch)));
+        }
+    }
+
+    /// Drains the lanes: records first, then the messages that wait for nothing, then those whose records
+    /// were durable already.
+    fn let_out<W: World<P, M>>(&mut self, now: Time, world: &mut W) {
+        let restored = self.out.deliveries.iter().rev().find_map(|delivery| match delivery {
+            Delivery::Restore(snapshot) => Some(snapshot.clone()),
+            _ => None,
+        });
+        if let Some(snapshot) = restored {
+            self.growth.restart(snapshot.at);
+            self.growth.measured(snapshot.bytes);
+            self.snapshot = Some(snapshot);
+            self.checkpoint_due = true;
+        }
+        let upto = self.out.written();
+        match self.snapshot.as_ref().filter(|_| std::mem::take(&mut self.checkpoint_due)) {
+            Some(snapshot) => {
+                // What has not reached the log yet is part of the state that the checkpoint writes down.
+                self.out.records.clear();
+                let mut records = Vec::new();
+                self.protocol.checkpoint(&mut records);
+                world.checkpoint(snapshot, records, upto);
+            }
+            None if !self.out.records.is_empty() => world.persist(&mut self.out.records, upto),
+            None => {}
+        }
+        debug_assert!(self.out.records.is_empty(), "the world takes every record");
+
+        let mut undeliverable = Vec::new();
+        for outbound in self.out.messages.drain(..) {
+            let (to, message) = (outbound.to, outbound.message);
+            debug_assert_ne!(to, self.id, "a replica does not talk to itself");
+            match outbound.patience {
+                Patience::Early => world.send(to, Packet::Protocol(message)),
+                Patience::Durable(mark) if mark <= self.durable => world.send(to, Packet::Protocol(message)),
+                Patience::Durable(mark) => self.awaiting.push(mark, (to, message)),
+                Patience::Snapshot => match &self.snapshot {
+                    Some(snapshot) => self.transfers.start(now, to, snapshot.clone(), message),
+                    None => undeliverable.push(to),
+                },
+            }
+        }
+        while let Some((to, message)) = self.awaiting.pop(self.durable) {
+            world.send(to, Packet::Protocol(message));
+        }
+        for piece in self.pieces.drain(..) {
+            world.stage(piece);
+        }
+        for (to, packet) in self.packets.drain(..) {
+            world.send(to, packet);
+        }
+        undeliverable.extend(self.transfers.pump(now, |to, packet| world.send(to, packet)));
+        for peer in undeliverable {
+            self.protocol.step(now, Input::TransferFailed(peer), &mut self.out);
+        }
+        self.backlog.extend(self.out.deliveries.drain(..));
+        self.snapshot_wanted |= std::mem::take(&mut self.out.snapshot_wanted);
+        for answer in self.out.answers.drain(..) {
+            match answer {
+                Answer::Read { read, at } => self.reads.fenced(read, at),
+                Answer::ReadRefused { read, reason } => {
+                    for read in self.reads.refused(read) {
+                        world.unreadable(read, reason.clone());
+                    }
+                }
+                Answer::Refused { batch, reason } => {
+                    for command in batch.iter().filter(|command| command.id.origin == self.id) {
+                        world.refuse(command.id, reason.clone());
+                    }
+                }
+                Answer::Declined { reason } => world.declined(reason),
+            }
+        }
+    }
+
+    fn apply_backlog<W: World<P, M>>(&mut self, world: &mut W) -> Result<(), RestoreFailed> {
+        let mut budget = self.limits.applies_max;
+        while budget > 0
+            && let Some(delivery) = self.backlog.pop_front()
+        {
+            match delivery {
+                Delivery::Batch { at, batch } => {
+                    self.advance(at);
+                    self.apply(at, &batch, world);
+                    budget = budget.saturating_sub(batch.len().max(1));
+                }
+                Delivery::Members { at, members } => {
+                    self.advance(at);
+                    world.members(at, &members);
+                }
+                Delivery::Restore(snapshot) => {
+                    let at = snapshot.at;
+                    self.machine.restore(&snapshot).map_err(|source| RestoreFailed { at, source })?;
+                    self.applied = at;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn advance(&mut self, at: Index) {
+        assert_eq!(at, self.applied.next(), "deliveries come in order, without gaps");
+        self.applied = at;
+    }
+
+    fn apply<W: World<P, M>>(&mut self, at: Index, batch: &Batch, world: &mut W) {
+        self.growth.applied(batch_bytes(batch));
+        for command in batch.iter() {
+            if command.id.origin == self.id {
+                let reply = self.machine.apply(at, command, Audience::Client);
+                world.reply(command.id, reply);
+            } else {
+                self.machine.apply(at, command, Audience::Nobody);
+            }
+        }
+    }
+
+    /// Starts a snapshot when one is due or wanted, and none is being written.
+    fn consider_snapshot<W: World<P, M>>(&mut self, now: Time, world: &mut W) {
+        let at = self.applied;
+        let newer = self.snapshot.as_ref().is_none_or(|snapshot| snapshot.at < at);
+        // While a restore waits in the backlog the machine is behind the log: no time for a snapshot.
+        if !newer || self.saving.is_some() || !self.backlog.is_empty() || at == Index::ZERO {
+            return;
+        }
+        if !std::mem::take(&mut self.snapshot_wanted) && !self.growth.is_due(at) {
+            return;
+        }
+        self.saving = Some(at);
+        self.growth.restart(at);
+        self.step(now, Input::Freezing(at));
+        world.save(at, self.machine.freeze());
+    }
+}
+
+/// Shows the protocol's own view: for traces.
+impl<P: Protocol, M: Machine> std::fmt::Debug for Replica<P, M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Replica")
+            .field("id", &self.id)
+            .field("applied", &self.applied)
+            .finish_non_exhaustive()
+    }
+}
