@@ -1,1 +1,3 @@
-//! server
+//! The server: everything around a replica that touches a socket, a disk, a thread or the clock.
+
+pub mod config;
