@@ -1,0 +1,37 @@
+# Everything that a person runs. `just` lists it.
+
+_default:
+    @just --list --unsorted
+
+# Three members on loopback, ready for etcdctl.
+demo:
+    cargo run --release
+
+# The whole ordinary test suite.
+test:
+    cargo test --workspace --release
+
+# What must pass before a change lands.
+ci:
+    .ci/run
+
+# Format and lint, as CI does.
+lint:
+    cargo fmt --all
+    cargo clippy --workspace --all-targets -- -D warnings
+
+# Write the golden traces anew; read the difference before committing it.
+golden:
+    SYNOD_UPDATE=1 cargo test --release -p synod-protocols --test golden
+
+# Generate the etcd v3 messages from proto/ again.
+codegen:
+    cargo xtask codegen
+
+# kill -9 of one, two and all members under load, fifty rounds.
+crash rounds="50":
+    SYNOD_CRASH_ROUNDS={{rounds}} cargo test --release -p synod-cli --test crash -- --nocapture
+
+# The seam in one thread: commands a second through three replicas.
+bench-seam:
+    cargo run --release -p synod-replica --example seam
