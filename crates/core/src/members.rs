@@ -49,7 +49,7 @@ pub enum ChangeError {
     /// Nobody would be left to vote.
     #[error("no voter would be left")]
     NoVoters,
-    /// More than one voter would change without a joint configuration.
+    /// More than one voter would change without a joint configuration, and two majorities could miss each other.
     #[error("more than one voter would change: this needs a joint configuration")]
     TooManyAtOnce,
 }
@@ -84,6 +84,105 @@ impl Members {
             self.voters.iter().chain(&self.outgoing).chain(&self.learners).copied().collect();
         everybody.into_iter()
     }
+
+    /// How many voters a change from `self` to `other` adds and removes; more than one needs a joint configuration.
+    #[must_use]
+    pub fn voters_changed(&self, other: &Members) -> usize {
+        self.voters.symmetric_difference(&other.voters).count()
+    }
+
+    /// Whether the invariants of the type hold: what comes from outside is checked with this.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.learners.iter().all(|node| !self.is_voter(*node))
+            && self
+                .learners_next
+                .iter()
+                .all(|node| self.outgoing.contains(node) && !self.voters.contains(node))
+            && (self.outgoing.is_empty() || !self.voters.is_empty())
+    }
+
+    /// The configuration after all of `changes` in order, when they change at most one voter (Ongaro's thesis, 4.1).
+    ///
+    /// Changes are idempotent, and a node may be named more than once: what counts is the outcome. Node zero
+    /// does not exist and is passed over.
+    ///
+    /// # Errors
+    /// [`ChangeError::AlreadyJoint`], [`ChangeError::NoVoters`], [`ChangeError::TooManyAtOnce`].
+    pub fn simple(&self, changes: &[Change]) -> Result<Members, ChangeError> {
+        if self.is_joint() {
+            return Err(ChangeError::AlreadyJoint);
+        }
+        let changed = self.changed(changes)?;
+        if self.voters_changed(&changed) > 1 {
+            return Err(ChangeError::TooManyAtOnce);
+        }
+        Ok(changed)
+    }
+
+    /// The joint configuration that leads to the outcome of `changes` (Raft section 6): until it is left,
+    /// decisions need a majority of the old voters and one of the new.
+    ///
+    /// # Errors
+    /// [`ChangeError::AlreadyJoint`], [`ChangeError::NoVoters`].
+    pub fn enter_joint(&self, changes: &[Change]) -> Result<Members, ChangeError> {
+        if self.is_joint() {
+            return Err(ChangeError::AlreadyJoint);
+        }
+        if self.voters.is_empty() {
+            return Err(ChangeError::NoVoters);
+        }
+        Members { outgoing: self.voters.clone(), ..self.clone() }.changed(changes)
+    }
+
+    /// The configuration after a joint one: the incoming voters alone, and the demoted ones as learners.
+    ///
+    /// # Errors
+    /// [`ChangeError::NotJoint`].
+    pub fn leave_joint(&self) -> Result<Members, ChangeError> {
+        if !self.is_joint() {
+            return Err(ChangeError::NotJoint);
+        }
+        let learners = self.learners.union(&self.learners_next).copied().collect();
+        Ok(Members { voters: self.voters.clone(), learners, ..Members::default() })
+    }
+
+    /// Carries out the wishes on the incoming half.
+    fn changed(&self, changes: &[Change]) -> Result<Members, ChangeError> {
+        let mut after = self.clone();
+        for change in changes {
+            match *change {
+                Change::AddVoter(NodeId(0)) | Change::AddLearner(NodeId(0)) | Change::Remove(NodeId(0)) => {}
+                Change::AddVoter(node) => {
+                    after.forget(node);
+                    after.voters.insert(node);
+                }
+                Change::AddLearner(node) => {
+                    after.forget(node);
+                    // An outgoing voter still votes while the configuration is joint: it turns learner on leaving.
+                    let learners = if after.outgoing.contains(&node) {
+                        &mut after.learners_next
+                    } else {
+                        &mut after.learners
+                    };
+                    learners.insert(node);
+                }
+                Change::Remove(node) => after.forget(node),
+            }
+        }
+        if after.voters.is_empty() {
+            return Err(ChangeError::NoVoters);
+        }
+        debug_assert!(after.is_sound(), "a change keeps the invariants: {after:?}");
+        Ok(after)
+    }
+
+    /// Takes a node out of everything but the outgoing half.
+    fn forget(&mut self, node: NodeId) {
+        self.voters.remove(&node);
+        self.learners.remove(&node);
+        self.learners_next.remove(&node);
+    }
 }
 
 fn encode_set(set: &BTreeSet<NodeId>, out: &mut BytesMut) {
@@ -105,11 +204,20 @@ impl Wire for Members {
     }
 
     fn decode(from: &mut Reader) -> Result<Self, WireError> {
-        Ok(Members {
+        let members = Members {
             voters: decode_set(from)?,
             outgoing: decode_set(from)?,
             learners: decode_set(from)?,
             learners_next: decode_set(from)?,
-        })
+        };
+        if !members.is_sound() {
+            let value = members.all().count() as u64;
+            return Err(WireError::Invalid {
+                what: "members",
+                value,
+                allowed: "voters, learners and the outgoing half must not contradict one another",
+            });
+        }
+        Ok(members)
     }
 }
