@@ -98,7 +98,7 @@ impl Address {
 ///
 /// # Errors
 /// For the first bad URL, and for one that stands there twice.
-pub fn list(flag: &str, text: &str) -> Result<Vec<Address>, ConfigError> {
+pub(crate) fn list(flag: &str, text: &str) -> Result<Vec<Address>, ConfigError> {
     let mut addresses = Vec::new();
     for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
         let address = Address::parse(flag, part)?;
@@ -114,7 +114,7 @@ pub fn list(flag: &str, text: &str) -> Result<Vec<Address>, ConfigError> {
 ///
 /// # Errors
 /// As [`list`], and for an empty list or a host that is a name.
-pub fn bind_list(flag: &str, text: &str) -> Result<Vec<Address>, ConfigError> {
+pub(crate) fn bind_list(flag: &str, text: &str) -> Result<Vec<Address>, ConfigError> {
     let addresses = list(flag, text)?;
     if addresses.is_empty() {
         return Err(ConfigError::new(format!(

@@ -60,7 +60,7 @@ const fn twin(name: &'static str, of: &'static str) -> Flag {
 }
 
 /// The flags that do something, in the order of `--help`.
-pub const HONOURED: &[Flag] = &[
+pub(crate) const HONOURED: &[Flag] = &[
     value("name", "default", "Name of this member, as in --initial-cluster"),
     value("data-dir", "", "Data folder [default: NAME.etcd; under the name synod: NAME.synod]"),
     value("listen-peer-urls", "http://localhost:2380", "Where to listen for the other members"),
@@ -117,7 +117,7 @@ pub const HONOURED: &[Flag] = &[
 
 /// The flag of this name.
 #[must_use]
-pub fn find(name: &str) -> Option<&'static Flag> {
+pub(crate) fn find(name: &str) -> Option<&'static Flag> {
     HONOURED.iter().chain(UNSUPPORTED).find(|flag| flag.name == name)
 }
 
@@ -134,7 +134,7 @@ pub fn variable(name: &str) -> String {
 
 /// The known name that is nearest to a misspelt one, if any is near.
 #[must_use]
-pub fn nearest(misspelt: &str) -> Option<&'static str> {
+pub(crate) fn nearest(misspelt: &str) -> Option<&'static str> {
     let (distance, name) = all().map(|flag| (edits(misspelt, flag.name), flag.name)).min()?;
     (distance <= 2 + misspelt.len() / 8).then_some(name)
 }

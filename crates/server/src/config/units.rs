@@ -8,7 +8,7 @@ use super::ConfigError;
 ///
 /// # Errors
 /// One sentence that says what is allowed.
-pub fn duration(flag: &str, text: &str) -> Result<Duration, ConfigError> {
+pub(crate) fn duration(flag: &str, text: &str) -> Result<Duration, ConfigError> {
     let wrong = |why: &str| {
         ConfigError::new(format!("--{flag}={text}: {why}; allowed is a span such as 500ms, 10s, 5m or 1h30m"))
     };
@@ -53,7 +53,7 @@ pub fn duration(flag: &str, text: &str) -> Result<Duration, ConfigError> {
 ///
 /// # Errors
 /// One sentence that says what is allowed.
-pub fn boolean(flag: &str, text: &str) -> Result<bool, ConfigError> {
+pub(crate) fn boolean(flag: &str, text: &str) -> Result<bool, ConfigError> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
@@ -65,7 +65,7 @@ pub fn boolean(flag: &str, text: &str) -> Result<bool, ConfigError> {
 ///
 /// # Errors
 /// One sentence that says what is allowed.
-pub fn integer(flag: &str, text: &str, min: i64, max: i64) -> Result<i64, ConfigError> {
+pub(crate) fn integer(flag: &str, text: &str, min: i64, max: i64) -> Result<i64, ConfigError> {
     text.parse::<i64>().ok().filter(|number| (min..=max).contains(number)).ok_or_else(|| {
         ConfigError::new(format!("--{flag}={text}: allowed is a whole number from {min} to {max}"))
     })
