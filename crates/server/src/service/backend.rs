@@ -24,6 +24,7 @@ use synod_kv::{Op, Reply, Store};
 use tokio::sync::watch;
 
 use super::bell::Bell;
+use crate::metrics::Page;
 
 /// The store, shared between the node that writes and the services that read.
 ///
@@ -79,8 +80,8 @@ pub trait Backend: Send + Sync + 'static {
     /// Becomes true when the member shuts down: streams end then.
     fn stopping(&self) -> watch::Receiver<bool>;
 
-    /// Figures for the metrics page that only the node knows, appended in the prometheus text format.
-    fn write_metrics(&self, out: &mut String);
+    /// Figures for the metrics page that only the node knows: protocol, disk, peers.
+    fn write_metrics(&self, page: &mut Page);
 }
 
 /// Who a member is.

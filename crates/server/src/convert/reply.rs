@@ -1,0 +1,202 @@
+//! Replies: from the store's own types straight to protobuf bytes.
+//!
+//! The store keeps pairs encoded already, so a reply is a header, ready bytes and a few numbers; lengths are
+//! computed first and everything is written once. A large range is not even that: its bytes are handed on as they are.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use synod_kv::op::{DeleteReply, PutReply, RangeReply, TxnOpReply, TxnReply};
+use synod_kv::record::{put_varint, varint_len};
+
+use crate::service::payload::{Framed, Payload, Pieces, start};
+
+/// Ranges with more bytes of pairs than this are handed on in pieces instead of being copied together.
+const COPY_MAX: usize = 16 * 1024;
+
+/// The header of a reply.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Header {
+    /// The cluster's id.
+    pub cluster: u64,
+    /// The member that answers.
+    pub member: u64,
+    /// The revision; see each method.
+    pub revision: i64,
+    /// The member's term.
+    pub term: u64,
+}
+
+impl Header {
+    /// The header inside a transaction: a revision and nothing else.
+    fn inner(revision: i64) -> Header {
+        Header { revision, ..Header::default() }
+    }
+
+    /// As a generated message.
+    #[must_use]
+    pub fn message(self) -> synod_api::etcdserverpb::ResponseHeader {
+        synod_api::etcdserverpb::ResponseHeader {
+            cluster_id: self.cluster,
+            member_id: self.member,
+            revision: self.revision,
+            raft_term: self.term,
+        }
+    }
+
+    fn body_len(&self) -> usize {
+        number_len(self.cluster) + number_len(self.member) + number_len(self.revision as u64) + number_len(self.term)
+    }
+
+    /// The header as field 1 of a reply.
+    fn len(&self) -> usize {
+        nested_len(self.body_len())
+    }
+
+    fn write(&self, out: &mut BytesMut) {
+        out.put_u8(0x0a);
+        put_varint(out, self.body_len() as u64);
+        put_number(out, 0x08, self.cluster);
+        put_number(out, 0x10, self.member);
+        put_number(out, 0x18, self.revision as u64);
+        put_number(out, 0x20, self.term);
+    }
+}
+
+/// A number of a field below 16; left out when it is 0.
+fn number_len(number: u64) -> usize {
+    if number == 0 { 0 } else { 1 + varint_len(number) }
+}
+
+fn put_number(out: &mut BytesMut, tag: u8, number: u64) {
+    if number != 0 {
+        out.put_u8(tag);
+        put_varint(out, number);
+    }
+}
+
+/// A message or byte string of a field below 16, however long.
+fn nested_len(length: usize) -> usize {
+    1 + varint_len(length as u64) + length
+}
+
+fn put_nested(out: &mut BytesMut, tag: u8, bytes: &[u8]) {
+    out.put_u8(tag);
+    put_varint(out, bytes.len() as u64);
+    out.put_slice(bytes);
+}
+
+/// RangeResponse.
+#[must_use]
+pub fn range(header: &Header, reply: &RangeReply) -> Payload {
+    let length = range_len(header, reply);
+    let kvs = reply.kvs.fields();
+    if kvs.len() <= COPY_MAX {
+        let mut out = start(length);
+        write_range(header, reply, &mut out);
+        return Payload::Whole(Framed::finish(out));
+    }
+    let mut head = BytesMut::with_capacity(header.len());
+    header.write(&mut head);
+    let mut tail = BytesMut::with_capacity(16);
+    write_range_tail(reply, &mut tail);
+    let pieces = [head.freeze(), kvs.clone(), tail.freeze()];
+    Payload::Pieces(Pieces { length, pieces: Box::new(pieces.into_iter().filter(|piece: &Bytes| !piece.is_empty())) })
+}
+
+fn range_len(header: &Header, reply: &RangeReply) -> usize {
+    header.len() + reply.kvs.fields().len() + number_len(u64::from(reply.more)) + number_len(reply.count as u64)
+}
+
+fn write_range(header: &Header, reply: &RangeReply, out: &mut BytesMut) {
+    header.write(out);
+    out.put_slice(reply.kvs.fields());
+    write_range_tail(reply, out);
+}
+
+fn write_range_tail(reply: &RangeReply, out: &mut BytesMut) {
+    put_number(out, 0x18, u64::from(reply.more));
+    put_number(out, 0x20, reply.count as u64);
+}
+
+/// PutResponse.
+#[must_use]
+pub fn put(header: &Header, reply: &PutReply) -> Payload {
+    let mut out = start(put_len(header, reply));
+    write_put(header, reply, &mut out);
+    Payload::Whole(Framed::finish(out))
+}
+
+fn put_len(header: &Header, reply: &PutReply) -> usize {
+    header.len() + reply.prev_kv.as_ref().map_or(0, |pair| nested_len(pair.len()))
+}
+
+fn write_put(header: &Header, reply: &PutReply, out: &mut BytesMut) {
+    header.write(out);
+    if let Some(pair) = &reply.prev_kv {
+        put_nested(out, 0x12, pair);
+    }
+}
+
+/// DeleteRangeResponse.
+#[must_use]
+pub fn delete_range(header: &Header, reply: &DeleteReply) -> Payload {
+    let mut out = start(delete_len(header, reply));
+    write_delete(header, reply, &mut out);
+    Payload::Whole(Framed::finish(out))
+}
+
+fn delete_len(header: &Header, reply: &DeleteReply) -> usize {
+    header.len() + number_len(reply.deleted as u64) + reply.prev_kvs.fields().len()
+}
+
+fn write_delete(header: &Header, reply: &DeleteReply, out: &mut BytesMut) {
+    header.write(out);
+    put_number(out, 0x10, reply.deleted as u64);
+    out.put_slice(reply.prev_kvs.fields());
+}
+
+/// TxnResponse.
+#[must_use]
+pub fn txn(header: &Header, reply: &TxnReply) -> Payload {
+    let mut out = start(txn_len(header, reply));
+    write_txn(header, reply, &mut out);
+    Payload::Whole(Framed::finish(out))
+}
+
+fn txn_len(header: &Header, reply: &TxnReply) -> usize {
+    let responses = reply.responses.iter().map(|response| nested_len(nested_len(response_len(response))));
+    header.len() + number_len(u64::from(reply.succeeded)) + responses.sum::<usize>()
+}
+
+fn response_len(response: &TxnOpReply) -> usize {
+    match response {
+        TxnOpReply::Range(range) => range_len(&Header::inner(range.revision), range),
+        TxnOpReply::Put(put) => put_len(&Header::inner(put.revision), put),
+        TxnOpReply::DeleteRange(delete) => delete_len(&Header::inner(delete.revision), delete),
+        // The header of a transaction in a transaction is there, and empty.
+        TxnOpReply::Txn(txn) => txn_len(&Header::default(), txn),
+    }
+}
+
+fn write_txn(header: &Header, reply: &TxnReply, out: &mut BytesMut) {
+    header.write(out);
+    put_number(out, 0x10, u64::from(reply.succeeded));
+    for response in &reply.responses {
+        let length = response_len(response);
+        out.put_u8(0x1a);
+        put_varint(out, nested_len(length) as u64);
+        let tag = match response {
+            TxnOpReply::Range(_) => 0x0a,
+            TxnOpReply::Put(_) => 0x12,
+            TxnOpReply::DeleteRange(_) => 0x1a,
+            TxnOpReply::Txn(_) => 0x22,
+        };
+        out.put_u8(tag);
+        put_varint(out, length as u64);
+        match response {
+            TxnOpReply::Range(range) => write_range(&Header::inner(range.revision), range, out),
+            TxnOpReply::Put(put) => write_put(&Header::inner(put.revision), put, out),
+            TxnOpReply::DeleteRange(delete) => write_delete(&Header::inner(delete.revision), delete, out),
+            TxnOpReply::Txn(txn) => write_txn(&Header::default(), txn, out),
+        }
+    }
+}
