@@ -167,15 +167,22 @@ impl Builder {
         self.push(Operation { process, key, call, outcome, invoked, completed, id, line });
     }
 
-    /// Event times may not run backwards: the order of the events in the input is the truth, and times are moved up to it.
+    /// The time for an event that brings none: just after the last one.
+    pub fn next_time(&self) -> Time {
+        self.last_event.saturating_add(1).max(0)
+    }
+
+    /// Event times may not run backwards: the order of the events in the input is the truth, so each time is moved up
+    /// to just after the last one where it is not after it already.
     fn event_time(&mut self, time: Time, line: u32) -> Time {
-        if time < self.last_event {
-            let last = self.last_event;
+        let last = self.last_event;
+        if time < last {
             self.warn(WarningKind::ClockAnomaly, line, || {
                 format!("time runs backwards, from {last} to {time}; the order of the events is used")
             });
         }
-        self.last_event = self.last_event.max(time);
+        self.last_event =
+            if last == Time::MIN { time } else { time.max(last.saturating_add(1)) }.min(NEVER - 1);
         self.last_event
     }
 

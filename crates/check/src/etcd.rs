@@ -7,7 +7,7 @@
 use crate::history::{Key, Time, Value};
 
 /// A request to the store.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Request {
     /// Read keys.
     Range(Range),
@@ -44,7 +44,7 @@ pub enum Request {
 }
 
 /// Where a range ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RangeEnd {
     /// One key.
     Single,
@@ -55,7 +55,7 @@ pub enum RangeEnd {
 }
 
 /// A read of keys.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Range {
     /// First key.
     pub key: Key,
@@ -70,7 +70,7 @@ pub struct Range {
 }
 
 /// A write of a key.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Put {
     /// The key.
     pub key: Key,
@@ -81,7 +81,7 @@ pub struct Put {
 }
 
 /// A removal of keys.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct DeleteRange {
     /// First key.
     pub key: Key,
@@ -90,7 +90,7 @@ pub struct DeleteRange {
 }
 
 /// A transaction.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Txn {
     /// What must hold.
     pub compares: Box<[Compare]>,
@@ -101,7 +101,7 @@ pub struct Txn {
 }
 
 /// One comparison of a transaction.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Compare {
     /// The key.
     pub key: Key,
@@ -112,7 +112,7 @@ pub struct Compare {
 }
 
 /// What is compared: of a key that is absent all numbers are 0, and a value comparison is false.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CompareTarget {
     /// How often it was written since it was created.
     Version(i64),
@@ -127,7 +127,7 @@ pub enum CompareTarget {
 }
 
 /// How it is compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CompareResult {
     /// Equal.
     Equal,
@@ -140,7 +140,7 @@ pub enum CompareResult {
 }
 
 /// One operation of a transaction.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum TxnOp {
     /// Read keys.
     Range(Range),
@@ -151,7 +151,7 @@ pub enum TxnOp {
 }
 
 /// A key-value pair as the store answers it. Numbers that were not recorded are -1.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct KeyValue {
     /// The key.
     pub key: Key,
@@ -171,7 +171,7 @@ pub struct KeyValue {
 pub const UNRECORDED: i64 = -1;
 
 /// A reply.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Reply {
     /// The store's revision in the reply's header; 0 where not recorded.
     pub revision: i64,
@@ -180,7 +180,7 @@ pub struct Reply {
 }
 
 /// What a reply says beside its revision.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ReplyBody {
     /// Nothing that can be judged.
     Nothing,
@@ -204,7 +204,7 @@ pub enum ReplyBody {
 }
 
 /// The answer of a read.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RangeReply {
     /// The pairs, in key order.
     pub pairs: Box<[KeyValue]>,
@@ -213,7 +213,7 @@ pub struct RangeReply {
 }
 
 /// The answer of one operation of a transaction.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum TxnReply {
     /// A read's.
     Range(RangeReply),

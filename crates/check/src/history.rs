@@ -124,7 +124,7 @@ impl fmt::Debug for Table {
 }
 
 /// What was asked. The operation's [`key`](Operation::key) is the object it was asked of, unless said otherwise.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Call {
     /// The whole object: a register's or key's value, a set's members, a list, a counter's number, all balances.
     Read,
@@ -164,7 +164,7 @@ pub enum Call {
 }
 
 /// A bank transfer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Transfer {
     /// The account that pays.
     pub from: Key,
@@ -175,7 +175,7 @@ pub struct Transfer {
 }
 
 /// One access of a transaction over many keys.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Access {
     /// The object.
     pub key: Key,
@@ -184,7 +184,7 @@ pub struct Access {
 }
 
 /// What one access of a transaction does.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum AccessKind {
     /// Read a register; `None` where the answer is not known.
     Read(Option<Value>),
@@ -197,7 +197,7 @@ pub enum AccessKind {
 }
 
 /// What was answered.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Reply {
     /// It is done, and nothing more was said.
     Done,

@@ -17,9 +17,18 @@
 //! - `eventual::check(&History, &Budget) -> (Verdict, String, Option<Staleness>)`
 //! - `explain::explain(&History, &Finding) -> String` and `html::page(&History, &Report) -> String`
 
+pub mod brute;
 pub mod budget;
 pub mod builder;
+pub mod causal;
 pub mod etcd;
+pub mod explain;
+pub mod formats;
+pub mod generate;
 pub mod history;
+pub mod linearizable;
+pub mod model;
+pub mod reads_from;
 pub mod verdict;
 pub mod watch;
+pub mod workload;

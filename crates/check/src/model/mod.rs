@@ -1,0 +1,62 @@
+//! Models: what each operation may answer in each state, one operation at a time.
+//!
+//! A model is a sequential specification: a first state, and a step from a state over a call to the next state, or
+//! nowhere when the answer is not one that the object could give. The trait asks for as little as Porcupine's; a Rust
+//! user who adds one gives it to [`search`](crate::linearizable::search::search) directly, with calls and replies of
+//! their own. The models here speak [`Call`] and [`Reply`].
+
+mod bank;
+mod counter;
+mod kv;
+mod lists;
+mod mutex;
+mod queue;
+mod register;
+mod set;
+pub mod store;
+
+use std::hash::Hash;
+
+pub use bank::{Bank, Overdraft, bank_of};
+pub use counter::Counter;
+pub use kv::KeyValue;
+pub use lists::Transactions;
+pub use mutex::Mutex;
+pub use queue::Queue;
+pub use register::Register;
+pub use set::Set;
+
+use crate::history::{Call, Reply};
+
+/// A sequential specification.
+pub trait Model {
+    /// What can be asked.
+    type Call: Eq + Hash;
+    /// What can be answered.
+    type Reply: Eq + Hash;
+    /// The object's state.
+    type State: Clone + Eq + Hash;
+
+    /// The state before anything happened.
+    fn initial(&self) -> Self::State;
+
+    /// The state after `call` took effect in `state` and was answered `reply`; `None` if it cannot be answered so.
+    /// A `reply` of `None` is unknown, and agrees with everything.
+    fn step(
+        &self,
+        state: &Self::State,
+        call: &Self::Call,
+        reply: Option<&Self::Reply>,
+    ) -> Option<Self::State>;
+
+    /// Whether the call leaves every state in which it can be answered so as it was.
+    fn reads_only(&self, call: &Self::Call, reply: Option<&Self::Reply>) -> bool {
+        let _ = (call, reply);
+        false
+    }
+}
+
+/// Whether a read of something that is not there is asked for: helper of the models over [`Call`].
+fn is_read(call: &Call, _: Option<&Reply>) -> bool {
+    matches!(call, Call::Read)
+}
