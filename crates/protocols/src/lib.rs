@@ -1,1 +1,6 @@
-//! protocols
+//! Replication protocols as state machines: each a module of its own, and none imports another.
+//!
+//! All implement [`synod_core::Protocol`]: inputs and the time come in, records, messages, deliveries and
+//! answers go out. Floor 1: this crate imports the core alone.
+
+pub mod raft;
