@@ -49,6 +49,9 @@ pub trait Backend: Send + Sync + 'static {
     /// fences share one round.
     fn fence(&self) -> impl Future<Output = Result<(), Failure>> + Send;
 
+    /// Returns when what a compaction at `revision` gave up is really gone from this member's memory.
+    fn compacted(&self, revision: i64) -> impl Future<Output = Result<(), Failure>> + Send;
+
     /// Restarts a lease's time, at the leader (a follower forwards). Answers the granted seconds; `None`: there is no such lease.
     fn renew_lease(&self, id: i64) -> impl Future<Output = Result<Option<i64>, Failure>> + Send;
 
