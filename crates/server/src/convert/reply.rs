@@ -1,16 +1,14 @@
 //! Replies: from the store's own types straight to protobuf bytes.
 //!
 //! The store keeps pairs encoded already, so a reply is a header, ready bytes and a few numbers; lengths are
-//! computed first and everything is written once. A large range is not even that: its bytes are handed on as they are.
+//! computed first where messages are nested, and everything is written once.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use synod_kv::op::{DeleteReply, PutReply, RangeReply, TxnOpReply, TxnReply};
+use synod_kv::range::RangeSummary;
 use synod_kv::record::{put_varint, varint_len};
 
-use crate::service::payload::{Framed, Payload, Pieces, start};
-
-/// Ranges with more bytes of pairs than this are handed on in pieces instead of being copied together.
-const COPY_MAX: usize = 16 * 1024;
+use crate::service::payload::{Framed, Payload, start};
 
 /// The header of a reply.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -84,22 +82,55 @@ fn put_nested(out: &mut BytesMut, tag: u8, bytes: &[u8]) {
     out.put_slice(bytes);
 }
 
-/// RangeResponse.
-#[must_use]
-pub fn range(header: &Header, reply: &RangeReply) -> Payload {
-    let length = range_len(header, reply);
-    let kvs = reply.kvs.fields();
-    if kvs.len() <= COPY_MAX {
-        let mut out = start(length);
-        write_range(header, reply, &mut out);
-        return Payload::Whole(Framed::finish(out));
+/// RangeResponse, written around pairs that the store appends itself.
+pub struct RangeWriter {
+    out: BytesMut,
+}
+
+impl RangeWriter {
+    /// Begins with the header.
+    #[must_use]
+    pub fn new(header: &Header) -> RangeWriter {
+        let mut out = start(header.len() + 256);
+        header.write(&mut out);
+        RangeWriter { out }
     }
+
+    /// Where the pairs go, as field 2.
+    pub fn pairs(&mut self) -> &mut BytesMut {
+        &mut self.out
+    }
+
+    /// Ends with what the range says beside its pairs.
+    #[must_use]
+    pub fn finish(mut self, summary: &RangeSummary) -> Framed {
+        write_range_tail(summary.more, summary.count, &mut self.out);
+        Framed::finish(self.out)
+    }
+}
+
+/// What comes before and after the pairs of a RangeResponse.
+#[must_use]
+pub fn range_ends(header: &Header, summary: &RangeSummary) -> (Bytes, Bytes) {
     let mut head = BytesMut::with_capacity(header.len());
     header.write(&mut head);
     let mut tail = BytesMut::with_capacity(16);
-    write_range_tail(reply, &mut tail);
-    let pieces = [head.freeze(), kvs.clone(), tail.freeze()];
-    Payload::Pieces(Pieces { length, pieces: Box::new(pieces.into_iter().filter(|piece: &Bytes| !piece.is_empty())) })
+    write_range_tail(summary.more, summary.count, &mut tail);
+    (head.freeze(), tail.freeze())
+}
+
+/// RangeStreamResponse: some pairs; in the last one also the rest.
+#[must_use]
+pub fn range_chunk(header: &Header, pairs: BytesMut, last: Option<&RangeSummary>) -> Payload {
+    let (head, tail) = last.map(|summary| range_ends(header, summary)).unwrap_or_default();
+    let length = head.len() + pairs.len() + tail.len();
+    let mut out = start(nested_len(length));
+    out.put_u8(0x0a);
+    put_varint(&mut out, length as u64);
+    for part in [&head[..], &pairs[..], &tail[..]] {
+        out.put_slice(part);
+    }
+    Payload::Whole(Framed::finish(out))
 }
 
 fn range_len(header: &Header, reply: &RangeReply) -> usize {
@@ -109,12 +140,12 @@ fn range_len(header: &Header, reply: &RangeReply) -> usize {
 fn write_range(header: &Header, reply: &RangeReply, out: &mut BytesMut) {
     header.write(out);
     out.put_slice(reply.kvs.fields());
-    write_range_tail(reply, out);
+    write_range_tail(reply.more, reply.count, out);
 }
 
-fn write_range_tail(reply: &RangeReply, out: &mut BytesMut) {
-    put_number(out, 0x18, u64::from(reply.more));
-    put_number(out, 0x20, reply.count as u64);
+fn write_range_tail(more: bool, count: i64, out: &mut BytesMut) {
+    put_number(out, 0x18, u64::from(more));
+    put_number(out, 0x20, count as u64);
 }
 
 /// PutResponse.

@@ -22,10 +22,16 @@ pub struct Metadata {
     pub leader_required: bool,
     /// `synod-consistency`.
     pub consistency: Option<Consistency>,
-    /// `grpc-timeout`, or `grpc-timeout` at the gateway.
+    /// `grpc-timeout`.
     pub timeout: Option<Duration>,
-    /// `client-api-version`, at most [`CLIENT_VERSION_MAX`] bytes of it, for the metrics alone.
-    pub client_version: Option<Box<str>>,
+    client_version: ClientVersion,
+}
+
+/// The beginning of `client-api-version`, for the metrics alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct ClientVersion {
+    bytes: [u8; CLIENT_VERSION_MAX],
+    length: usize,
 }
 
 /// Longer version names than this are cut for the metrics.
@@ -45,8 +51,9 @@ impl Metadata {
                 "client-api-version" => {
                     let version =
                         std::str::from_utf8(value.as_bytes()).map_err(|_| status::invalid_client_api_version())?;
-                    let cut = version.char_indices().nth(CLIENT_VERSION_MAX).map_or(version.len(), |(at, _)| at);
-                    metadata.client_version = Some(version[..cut].into());
+                    let cut = version.floor_char_boundary(CLIENT_VERSION_MAX);
+                    metadata.client_version.length = cut;
+                    metadata.client_version.bytes[..cut].copy_from_slice(&version.as_bytes()[..cut]);
                 }
                 "synod-consistency" => metadata.consistency = Some(parse_consistency(value.as_bytes())?),
                 "synod-session" => return Err(unsupported("synod-session")),
@@ -55,6 +62,13 @@ impl Metadata {
             }
         }
         Ok(metadata)
+    }
+
+    /// `client-api-version`, or the beginning of it.
+    #[must_use]
+    pub fn client_version(&self) -> Option<&str> {
+        let version = &self.client_version;
+        if version.length == 0 { None } else { std::str::from_utf8(&version.bytes[..version.length]).ok() }
     }
 }
 

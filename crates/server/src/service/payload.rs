@@ -19,17 +19,18 @@ impl Framed {
         let length = message.encoded_len();
         let mut buffer = start(length);
         message.encode(&mut buffer).expect("the buffer grows as needed");
-        Framed(buffer.freeze())
+        Framed::finish(buffer)
     }
 
-    /// Takes a buffer that [`start`] made and that now holds the whole message.
+    /// Takes a buffer that [`start`] made and that now holds the whole message; writes the prefix.
+    ///
+    /// # Panics
+    /// For a message of 4 GiB and more, which nothing here builds.
     #[must_use]
-    pub fn finish(buffer: BytesMut) -> Framed {
-        debug_assert_eq!(
-            buffer.len() - PREFIX,
-            u32::from_be_bytes([buffer[1], buffer[2], buffer[3], buffer[4]]) as usize,
-            "the prefix must tell the length of what follows"
-        );
+    pub fn finish(mut buffer: BytesMut) -> Framed {
+        let length = u32::try_from(buffer.len() - PREFIX).expect("a reply stays below 4 GiB");
+        buffer[0] = 0;
+        buffer[1..PREFIX].copy_from_slice(&length.to_be_bytes());
         Framed(buffer.freeze())
     }
 
@@ -46,14 +47,11 @@ impl Framed {
     }
 }
 
-/// A buffer with the prefix of a message of `length` bytes, and room for them.
-///
-/// # Panics
-/// For a length of 4 GiB and more.
+/// A buffer with room for a prefix and a message of about `length` bytes, to be appended to and given to [`Framed::finish`].
 #[must_use]
 pub fn start(length: usize) -> BytesMut {
     let mut buffer = BytesMut::with_capacity(PREFIX + length);
-    put_prefix(&mut buffer, length);
+    buffer.put_bytes(0, PREFIX);
     buffer
 }
 
@@ -86,6 +84,21 @@ impl Payload {
     /// Encodes a message.
     pub fn encode(message: &impl Message) -> Payload {
         Payload::Whole(Framed::encode(message))
+    }
+
+    /// The length of the message, without prefix.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            Payload::Whole(framed) => framed.0.len() - PREFIX,
+            Payload::Pieces(pieces) => pieces.length,
+        }
+    }
+
+    /// Whether the message has no bytes at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// The message in one piece, without prefix.

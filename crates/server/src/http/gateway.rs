@@ -1,0 +1,212 @@
+//! The JSON gateway: `POST /v3/...` with a JSON object, answered with one, or with a line for each message of a stream.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use http_body::Frame;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use prost_reflect::MessageDescriptor;
+use synod_api::{Method, Shape};
+
+use super::body::{Body, Form};
+use super::json::{self, Objects};
+use crate::service::Service;
+use crate::service::backend::Backend;
+use crate::service::metadata::Metadata;
+use crate::service::payload::Payload;
+use crate::service::stream::{Handler, Inbox, Outbox, Source};
+use crate::status::{self, Code, Status};
+
+/// A request must have arrived whole this long after its headers.
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Answers a request below `/v3/`.
+pub(super) async fn serve<B: Backend>(
+    service: &Arc<Service<B>>,
+    path: &str,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    let Some(method) = Method::by_rest(path) else {
+        return refuse(&Status::new(Code::NotFound, "Not Found"));
+    };
+    if request.method() != http::Method::POST {
+        return refuse(&Status::new(Code::Unimplemented, "Method Not Allowed"));
+    }
+    let metadata = match Metadata::read(request.headers()) {
+        Ok(metadata) => metadata,
+        Err(status) => return refuse(&status),
+    };
+    // Base64 makes four bytes of three, and names and numbers take room too.
+    let body_max = (service.options().request_bytes_max + 512 * 1024) * 2;
+    let tally = service.metrics().start(method, metadata.client_version());
+    match method.shape() {
+        Shape::Unary => {
+            let answer = unary(service, method, &metadata, request.into_body(), body_max).await;
+            tally.end(answer.as_ref().map_or_else(|status| status.code, |_| Code::Ok));
+            match answer {
+                Ok(json) => respond(StatusCode::OK, Body::full(json)),
+                Err(status) => refuse(&status),
+            }
+        }
+        Shape::ServerStream | Shape::BidiStream => {
+            let source = JsonSource {
+                body: request.into_body(),
+                objects: Objects::new(body_max),
+                descriptor: method.input(),
+            };
+            let outbox = Outbox::default();
+            let timeout = metadata.timeout;
+            let handler = service.stream(method, metadata, Inbox::new(source), outbox.clone());
+            let mut handler: Handler = match timeout {
+                None => handler,
+                Some(timeout) => Box::pin(async move {
+                    let ended = tokio::time::timeout(timeout, handler).await;
+                    ended.unwrap_or_else(|_| Err(status::deadline_exceeded()))
+                }),
+            };
+            // A stream that fails before its first message is an ordinary failure, with an HTTP status of its own.
+            if let Some(Err(status)) = first_word(&mut handler, &outbox).await {
+                tally.end(status.code);
+                return refuse(&status);
+            }
+            let form = Box::new(JsonForm { descriptor: method.output() });
+            respond(StatusCode::OK, Body::streaming(handler, outbox, form, tally))
+        }
+    }
+}
+
+async fn unary<B: Backend>(
+    service: &Arc<Service<B>>,
+    method: Method,
+    metadata: &Metadata,
+    body: Incoming,
+    body_max: usize,
+) -> Result<Vec<u8>, Status> {
+    let calling = async {
+        let text = tokio::time::timeout(BODY_TIMEOUT, read(body, body_max)).await;
+        let text = text
+            .map_err(|_| Status::new(Code::DeadlineExceeded, "the request did not arrive in time"))??;
+        let message = json::to_protobuf(&text, method.input())?;
+        service.unary(method, metadata, message).await
+    };
+    let payload = match metadata.timeout {
+        None => calling.await?,
+        Some(timeout) => {
+            tokio::time::timeout(timeout, calling).await.map_err(|_| status::deadline_exceeded())??
+        }
+    };
+    let mut json = Vec::new();
+    json::from_protobuf(payload.message(), method.output(), &mut json);
+    Ok(json)
+}
+
+/// The whole body, unless it is too long.
+async fn read(mut body: Incoming, body_max: usize) -> Result<Vec<u8>, Status> {
+    let announced = http_body::Body::size_hint(&body).lower();
+    if announced > body_max as u64 {
+        return Err(json::too_large(usize::try_from(announced).unwrap_or(usize::MAX), body_max));
+    }
+    let mut text = Vec::with_capacity(announced as usize);
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| Status::new(Code::Canceled, "the client went away"))?;
+        if let Ok(data) = frame.into_data() {
+            if text.len() + data.len() > body_max {
+                return Err(json::too_large(text.len() + data.len(), body_max));
+            }
+            text.extend_from_slice(&data);
+        }
+    }
+    Ok(text)
+}
+
+/// Lets the handler run until it has said something, or has ended.
+async fn first_word(handler: &mut Handler, outbox: &Outbox) -> Option<Result<(), Status>> {
+    let word = std::future::poll_fn(|context| match handler.as_mut().poll(context) {
+        Poll::Ready(result) => Poll::Ready(Some(result)),
+        Poll::Pending if outbox.is_empty() => Poll::Pending,
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await;
+    match word {
+        // What was said before the failure is still to be told, and then the failure.
+        Some(result) if !outbox.is_empty() || result.is_ok() => {
+            *handler = Box::pin(std::future::ready(result));
+            None
+        }
+        other => other,
+    }
+}
+
+pub(super) fn refuse(status: &Status) -> Response<Body> {
+    let code = StatusCode::from_u16(status.code.http()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    respond(code, Body::full(json::failure(status)))
+}
+
+fn respond(code: StatusCode, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = code;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// One line of JSON for each message.
+struct JsonForm {
+    descriptor: MessageDescriptor,
+}
+
+impl Form for JsonForm {
+    fn message(&mut self, payload: Payload, frames: &mut VecDeque<Frame<Bytes>>) {
+        let mut line = b"{\"result\":".to_vec();
+        json::from_protobuf(payload.message(), self.descriptor.clone(), &mut line);
+        line.extend_from_slice(b"}\n");
+        frames.push_back(Frame::data(line.into()));
+    }
+
+    fn end(&mut self, result: &Result<(), Status>, frames: &mut VecDeque<Frame<Bytes>>) {
+        if let Err(status) = result {
+            frames.push_back(Frame::data(json::stream_failure(status).into()));
+        }
+    }
+}
+
+/// The JSON objects of a request's body.
+struct JsonSource {
+    body: Incoming,
+    objects: Objects,
+    descriptor: MessageDescriptor,
+}
+
+impl JsonSource {
+    async fn next(&mut self) -> Result<Option<Bytes>, Status> {
+        loop {
+            if let Some(object) = self.objects.next()? {
+                return json::to_protobuf(&object, self.descriptor.clone()).map(Some);
+            }
+            match self.body.frame().await {
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.objects.push(&data);
+                    }
+                }
+                Some(Err(_)) => return Err(Status::new(Code::Canceled, "the client went away")),
+                None if self.objects.is_inside_object() => {
+                    return Err(Status::new(Code::InvalidArgument, "the body ended inside an object"));
+                }
+                None => return Ok(None),
+            }
+        }
+    }
+}
+
+impl Source for JsonSource {
+    fn next(&mut self) -> Pin<Box<dyn Future<Output = Result<Option<Bytes>, Status>> + Send + '_>> {
+        Box::pin(JsonSource::next(self))
+    }
+}

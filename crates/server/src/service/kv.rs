@@ -1,0 +1,141 @@
+//! The KV service.
+
+use bytes::{Bytes, BytesMut};
+use synod_core::Role;
+use synod_api::etcdserverpb as pb;
+use synod_kv::Op;
+use synod_kv::op::{OpReply, RangeRequest};
+use synod_kv::range::{RangeCursor, StreamPace};
+
+use super::backend::Backend;
+use super::metadata::Metadata;
+use super::payload::{Payload, Pieces};
+use super::stream::{Inbox, Outbox};
+use super::{Service, decode, is_local, mismatched};
+use crate::convert::{reply, request};
+use crate::status::{self, Status};
+
+/// A range that spans more keys than this is read from a frozen view, piece by piece, without holding the store.
+const BREADTH_MAX: usize = 512;
+
+/// About so many bytes at a time are encoded of such a range.
+const PIECE: usize = 64 * 1024;
+
+impl<B: Backend> Service<B> {
+    pub(super) async fn range(&self, metadata: &Metadata, body: Bytes) -> Result<Payload, Status> {
+        let range = request::range(body)?;
+        let local = is_local(metadata, range.serializable);
+        if !local {
+            self.refuse_learner()?;
+            self.fence().await?;
+        }
+        self.read_range(&range)
+    }
+
+    fn read_range(&self, range: &RangeRequest) -> Result<Payload, Status> {
+        let store = self.backend.store().read();
+        store.check_readable()?;
+        let view = store.view();
+        if view.breadth(range) <= BREADTH_MAX {
+            let mut reply = reply::RangeWriter::new(&self.header(view.revision()));
+            let summary = view.range_into(range, reply.pairs())?;
+            return Ok(Payload::Whole(reply.finish(&summary)));
+        }
+        drop(store);
+        let view = self.backend.store().write().freeze_view();
+        let header = self.header(view.revision());
+        let mut cursor = RangeCursor::new(view, range)?;
+        let (head, tail) = reply::range_ends(&header, &cursor.summary());
+        let length = head.len() + tail.len() + cursor.remaining_bytes() as usize;
+        let pairs = std::iter::from_fn(move || {
+            let mut piece = BytesMut::with_capacity(PIECE + PIECE / 4);
+            cursor.read(usize::MAX, PIECE, &mut piece);
+            (!piece.is_empty()).then(|| piece.freeze())
+        });
+        let pieces = std::iter::once(head).chain(pairs).chain(std::iter::once(tail));
+        Ok(Payload::Pieces(Pieces { length, pieces: Box::new(pieces.filter(|piece| !piece.is_empty())) }))
+    }
+
+    pub(super) async fn put(&self, body: Bytes) -> Result<Payload, Status> {
+        self.refuse_learner()?;
+        self.check_size(&body)?;
+        let put = request::put(body)?;
+        match self.propose(Op::Put(put)).await? {
+            (_, OpReply::Put(reply)) => Ok(reply::put(&self.header(reply.revision), &reply)),
+            (_, other) => Err(mismatched(&other)),
+        }
+    }
+
+    pub(super) async fn delete_range(&self, body: Bytes) -> Result<Payload, Status> {
+        self.refuse_learner()?;
+        self.check_size(&body)?;
+        let delete = request::delete_range(body)?;
+        match self.propose(Op::DeleteRange(delete)).await? {
+            (_, OpReply::DeleteRange(reply)) => Ok(reply::delete_range(&self.header(reply.revision), &reply)),
+            (_, other) => Err(mismatched(&other)),
+        }
+    }
+
+    pub(super) async fn txn(&self, metadata: &Metadata, body: Bytes) -> Result<Payload, Status> {
+        self.refuse_learner()?;
+        let size = self.check_size(&body);
+        let txn = request::txn(body, self.options.txn_ops_max)?;
+        if txn.is_read_only() {
+            if !is_local(metadata, txn.is_serializable()) {
+                self.fence().await?;
+            }
+            let reply = self.backend.store().read().read_txn(&txn)?;
+            return Ok(reply::txn(&self.header(reply.revision), &reply));
+        }
+        size?;
+        match self.propose(Op::Txn(txn)).await? {
+            (_, OpReply::Txn(reply)) => Ok(reply::txn(&self.header(reply.revision), &reply)),
+            (_, other) => Err(mismatched(&other)),
+        }
+    }
+
+    pub(super) async fn compact(&self, body: Bytes) -> Result<Payload, Status> {
+        let request: pb::CompactionRequest = decode(body)?;
+        let (revision, _) = self.propose(Op::Compact { revision: request.revision }).await?;
+        if request.physical {
+            self.backend.compacted(request.revision).await?;
+        }
+        Ok(Payload::encode(&pb::CompactionResponse { header: Some(self.header(revision).message()) }))
+    }
+
+    pub(super) async fn range_stream(
+        &self,
+        metadata: &Metadata,
+        mut inbox: Inbox,
+        outbox: Outbox,
+    ) -> Result<(), Status> {
+        let Some(body) = inbox.next().await? else { return Err(super::stream::no_request()) };
+        let range = request::range(body)?;
+        range.validate_stream()?;
+        if self.backend.standing().role == Role::Learner && !range.serializable {
+            return Err(status::learner());
+        }
+        if !is_local(metadata, range.serializable) {
+            self.fence().await?;
+        }
+        let view = {
+            let mut store = self.backend.store().write();
+            store.check_readable()?;
+            store.freeze_view()
+        };
+        let header = self.header(view.revision());
+        let mut cursor = RangeCursor::new(view, &range)?;
+        let mut pace = StreamPace::new(self.options.request_bytes_max);
+        loop {
+            let mut pairs = BytesMut::new();
+            cursor.read(pace.pairs(), usize::MAX, &mut pairs);
+            pace.sent(pairs.len());
+            let summary = cursor.is_done().then(|| cursor.summary());
+            let done = summary.is_some();
+            outbox.send(reply::range_chunk(&header, pairs, summary.as_ref())).await;
+            if done {
+                return Ok(());
+            }
+        }
+    }
+}
