@@ -447,9 +447,9 @@ impl Log {
     }
 
     /// Gives back the room behind the last batch of a segment that has a successor now. Being shorter than it
-    /// was made is also how it tells that it has one.
+    /// was made is also how it tells that it has one, so this is synced, too.
     fn shrink(&mut self, file: &dyn DiskFile, number: u64, length: u64) -> Result<(), LogError> {
-        let result = file.shrink(length);
+        let result = file.shrink(length).and_then(|()| file.sync_all());
         self.end_if_failed("shrinking", number, result)
     }
 
