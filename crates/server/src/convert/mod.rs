@@ -1,4 +1,4 @@
 //! Between protobuf bytes and the store's own types.
 
-pub mod reply;
-pub mod request;
+pub(crate) mod reply;
+pub(crate) mod request;

@@ -8,7 +8,7 @@ use synod_kv::op::{DeleteReply, PutReply, RangeReply, TxnOpReply, TxnReply};
 use synod_kv::range::RangeSummary;
 use synod_kv::record::{put_varint, varint_len};
 
-use crate::service::payload::{Framed, Payload, start};
+use crate::service::payload::{Framed, Payload, Pieces, start};
 
 /// The header of a reply.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -230,4 +230,52 @@ fn write_txn(header: &Header, reply: &TxnReply, out: &mut BytesMut) {
             TxnOpReply::Txn(txn) => write_txn(&Header::default(), txn, out),
         }
     }
+}
+
+/// What a WatchResponse says beside header and events.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Watched {
+    /// Which watch; -1 for none or for the whole stream.
+    pub watch_id: i64,
+    /// It was created just now.
+    pub created: bool,
+    /// It is no more.
+    pub canceled: bool,
+    /// It is no more because what it wants is compacted up to here.
+    pub compact_revision: i64,
+    /// Why it is no more.
+    pub reason: String,
+    /// More of the same response follows.
+    pub fragment: bool,
+}
+
+/// Events of more bytes than this are handed on as they are instead of being copied into the response.
+const EVENTS_COPIED_MAX: usize = 8 * 1024;
+
+/// WatchResponse; `events` are encoded as its field 11 already.
+#[must_use]
+pub fn watch(header: &Header, watched: &Watched, events: Vec<Bytes>) -> Payload {
+    let reason = &watched.reason;
+    let mut head_len = header.len() + number_len(watched.watch_id as u64);
+    head_len += [watched.created, watched.canceled, watched.fragment].into_iter().filter(|flag| *flag).count() * 2;
+    head_len += number_len(watched.compact_revision as u64);
+    head_len += if reason.is_empty() { 0 } else { nested_len(reason.len()) };
+    let events_len: usize = events.iter().map(Bytes::len).sum();
+    let copied = events_len <= EVENTS_COPIED_MAX;
+    let mut out = if copied { start(head_len + events_len) } else { BytesMut::with_capacity(head_len) };
+    header.write(&mut out);
+    put_number(&mut out, 0x10, watched.watch_id as u64);
+    put_number(&mut out, 0x18, u64::from(watched.created));
+    put_number(&mut out, 0x20, u64::from(watched.canceled));
+    put_number(&mut out, 0x28, watched.compact_revision as u64);
+    if !reason.is_empty() {
+        put_nested(&mut out, 0x32, reason.as_bytes());
+    }
+    put_number(&mut out, 0x38, u64::from(watched.fragment));
+    if copied {
+        events.iter().for_each(|piece| out.put_slice(piece));
+        return Payload::Whole(Framed::finish(out));
+    }
+    let pieces = std::iter::once(out.freeze()).chain(events);
+    Payload::Pieces(Pieces { length: head_len + events_len, pieces: Box::new(pieces) })
 }

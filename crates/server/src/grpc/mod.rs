@@ -22,7 +22,7 @@ use crate::http::body::{self, Body, GrpcForm};
 use crate::service::Service;
 use crate::service::backend::Backend;
 use crate::service::metadata::Metadata;
-use crate::service::stream::{Inbox, Outbox, Source};
+use crate::service::stream::{Handler, Inbox, Outbox, Source, poll_once};
 use crate::status::{self, Code, Status};
 
 /// A message may be larger than the largest request by this much, to be refused by name instead of by the transport.
@@ -93,7 +93,7 @@ pub async fn serve<B: Backend>(service: &Arc<Service<B>>, request: Request<Incom
             let outbox = Outbox::default();
             let timeout = metadata.timeout;
             let handler = service.stream(method, metadata, Inbox::new(frames), outbox.clone());
-            let handler: crate::service::stream::Handler = match timeout {
+            let handler: Handler = match timeout {
                 None => handler,
                 Some(timeout) => Box::pin(async move {
                     let ended = tokio::time::timeout(timeout, handler).await;
@@ -193,7 +193,7 @@ impl Frames {
         };
         // The timer is made only when the body is not there yet.
         let mut reading = std::pin::pin!(reading);
-        if let Some(done) = futures_now(reading.as_mut()).await {
+        if let Some(done) = poll_once(reading.as_mut()).await {
             return done;
         }
         match tokio::time::timeout(BODY_TIMEOUT, reading).await {
@@ -201,15 +201,6 @@ impl Frames {
             Err(_) => Err(Status::new(Code::DeadlineExceeded, "grpc: the request did not arrive in time")),
         }
     }
-}
-
-/// Polls once: the outcome, if it is there without waiting.
-async fn futures_now<F: Future>(mut future: Pin<&mut F>) -> Option<F::Output> {
-    std::future::poll_fn(|context| match future.as_mut().poll(context) {
-        std::task::Poll::Ready(output) => std::task::Poll::Ready(Some(output)),
-        std::task::Poll::Pending => std::task::Poll::Ready(None),
-    })
-    .await
 }
 
 impl Source for Frames {

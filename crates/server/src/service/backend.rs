@@ -77,6 +77,10 @@ pub trait Backend: Send + Sync + 'static {
     /// Opens a consistent image of the state, to be read piece by piece while applying goes on.
     fn snapshot(&self) -> impl Future<Output = Result<Image, Failure>> + Send;
 
+    /// Something in the store waits for the node although nothing was proposed: watchers that lag behind are to be brought
+    /// forward, and the bell to be rung. Cheap, and harmless when there is nothing to do.
+    fn nudge(&self);
+
     /// Wakes watch streams.
     fn bell(&self) -> &Arc<Bell>;
 

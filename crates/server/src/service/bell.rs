@@ -5,66 +5,46 @@
 
 use std::sync::Arc;
 
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
 use parking_lot::RwLock;
+use synod_kv::watch::StreamId;
 use tokio::sync::Notify;
 
-/// All streams that may be rung for, by their number.
+/// All streams that may be rung for.
 #[derive(Default)]
 pub struct Bell {
-    streams: RwLock<Streams>,
+    streams: RwLock<HashMap<StreamId, Arc<Notify>, FixedState>>,
 }
 
-#[derive(Default)]
-struct Streams {
-    ropes: Vec<Option<Arc<Notify>>>,
-    free: Vec<u64>,
-}
-
-/// One stream's place at the bell; dropping it gives the number back.
+/// One stream's end of the bell; dropping it takes it down.
 pub struct Rope {
     bell: Arc<Bell>,
-    number: u64,
+    stream: StreamId,
     rung: Arc<Notify>,
 }
 
 impl Bell {
-    /// Takes a place. Its number is what the store's hub will name; lowest free number first.
+    /// From now on, rings for `stream` are heard.
     #[must_use]
-    pub fn hang(self: &Arc<Self>) -> Rope {
+    pub fn hang(self: &Arc<Self>, stream: StreamId) -> Rope {
         let rung = Arc::new(Notify::new());
-        let mut streams = self.streams.write();
-        let number = streams.free.pop().unwrap_or_else(|| {
-            streams.ropes.push(None);
-            streams.ropes.len() as u64 - 1
-        });
-        streams.ropes[number as usize] = Some(rung.clone());
-        drop(streams);
-        Rope { bell: self.clone(), number, rung }
+        self.streams.write().insert(stream, rung.clone());
+        Rope { bell: self.clone(), stream, rung }
     }
 
-    /// Wakes these streams; numbers that nobody holds any more are ignored.
-    pub fn ring(&self, numbers: impl IntoIterator<Item = u64>) {
+    /// Wakes these streams; those that are not there any more are passed over.
+    pub fn ring(&self, ready: impl IntoIterator<Item = StreamId>) {
         let streams = self.streams.read();
-        for number in numbers {
-            if let Some(Some(rung)) = streams.ropes.get(number as usize) {
+        for stream in ready {
+            if let Some(rung) = streams.get(&stream) {
                 rung.notify_one();
             }
         }
     }
-
-    /// Wakes everybody.
-    pub fn ring_all(&self) {
-        self.streams.read().ropes.iter().flatten().for_each(|rung| rung.notify_one());
-    }
 }
 
 impl Rope {
-    /// The number to be named by.
-    #[must_use]
-    pub fn number(&self) -> u64 {
-        self.number
-    }
-
     /// Waits for a ring; one that came since the last wait counts.
     pub async fn rung(&self) {
         self.rung.notified().await;
@@ -73,8 +53,6 @@ impl Rope {
 
 impl Drop for Rope {
     fn drop(&mut self) {
-        let mut streams = self.bell.streams.write();
-        streams.ropes[self.number as usize] = None;
-        streams.free.push(self.number);
+        self.bell.streams.write().remove(&self.stream);
     }
 }

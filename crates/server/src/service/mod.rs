@@ -49,8 +49,6 @@ pub struct Options {
     pub progress_interval: Duration,
     /// The version of etcd whose interface this is: clients decide by it what they may ask for.
     pub version: &'static str,
-    /// The quota, as Status tells it; 0: none.
-    pub quota_bytes: u64,
 }
 
 /// The interface that we speak; the newest release of etcd whose every client-visible behaviour is here.
@@ -64,7 +62,6 @@ impl Default for Options {
             election_timeout: Duration::from_secs(1),
             progress_interval: Duration::from_secs(600),
             version: ETCD_VERSION,
-            quota_bytes: 2 << 30,
         }
     }
 }
@@ -74,14 +71,6 @@ pub struct Service<B> {
     backend: Arc<B>,
     options: Options,
     metrics: Arc<Metrics>,
-    gauges: Gauges,
-}
-
-/// What is under way.
-#[derive(Default)]
-struct Gauges {
-    watch_streams: AtomicU64,
-    watches: AtomicU64,
 }
 
 /// Whether this release has a method; the others answer UNIMPLEMENTED.
@@ -112,9 +101,12 @@ fn mismatched(reply: &OpReply) -> Status {
 }
 
 impl<B: Backend> Service<B> {
-    /// The services on top of `backend`.
+    /// The services on top of `backend`. To be called inside a runtime: idle watches are told of progress by a task
+    /// that lives as long as the service.
     pub fn new(backend: Arc<B>, options: Options, metrics: Arc<Metrics>) -> Arc<Service<B>> {
-        Arc::new(Service { backend, options, metrics, gauges: Gauges::default() })
+        let service = Arc::new(Service { backend, options, metrics });
+        service.notify_progress(service.options.progress_interval);
+        service
     }
 
     /// What the operator chose.
@@ -287,11 +279,28 @@ impl<B: Backend> Service<B> {
         page.family("etcd_server_id", crate::metrics::Kind::Gauge, "Server or member ID in hexadecimal format.");
         page.sample("etcd_server_id", &[("server_id", &id)], 1);
         page.gauge("etcd_server_quota_backend_bytes", "The quota, in bytes.", self.options.quota_bytes);
-        let streams = self.gauges.watch_streams.load(Relaxed);
-        page.gauge("etcd_debugging_mvcc_watch_stream_total", "Total number of watch streams.", streams);
-        let watches = self.gauges.watches.load(Relaxed);
-        page.gauge("etcd_debugging_mvcc_watcher_total", "Total number of watchers.", watches);
+        self.write_store_metrics(page);
         self.backend.write_metrics(page);
+    }
+
+    fn write_store_metrics(&self, page: &mut Page) {
+        let mut store = self.backend.store().write();
+        let census = store.hub().census();
+        page.gauge("etcd_server_quota_backend_bytes", "Current backend storage quota size in bytes.", store.quota());
+        page.gauge("etcd_mvcc_db_total_size_in_use_in_bytes", "Bytes that are logically in use.", store.size());
+        page.gauge("etcd_mvcc_db_total_size_in_bytes", "Bytes that are allocated.", store.size_held().max(store.size()));
+        page.gauge("etcd_debugging_mvcc_keys_total", "Total number of keys.", store.keys_held());
+        page.gauge("etcd_debugging_mvcc_current_revision", "The current revision of store.", store.revision());
+        page.gauge("etcd_debugging_mvcc_compact_revision", "The revision of the last compaction.", store.compacted());
+        drop(store);
+        page.gauge("etcd_debugging_mvcc_watch_stream_total", "Total number of watch streams.", census.streams);
+        page.gauge("etcd_debugging_mvcc_watcher_total", "Total number of watchers.", census.watchers);
+        page.gauge(
+            "etcd_debugging_mvcc_slow_watcher_total",
+            "Total number of unsynced slow watchers.",
+            census.slow_watchers,
+        );
+        page.gauge("synod_watch_queued_bytes", "Bytes of events that wait for watchers.", census.queued_bytes);
     }
 
     /// What `/debug/vars` shows.

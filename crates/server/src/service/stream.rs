@@ -83,3 +83,13 @@ impl Inbox {
 pub(super) fn no_request() -> Status {
     Status::new(Code::Internal, "grpc: the stream ended before a message")
 }
+
+/// Polls a future once: its outcome, if that is there without waiting. The future is dropped otherwise.
+pub(crate) async fn poll_once<F: Future>(future: F) -> Option<F::Output> {
+    let mut future = std::pin::pin!(future);
+    poll_fn(|context| match future.as_mut().poll(context) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
+}

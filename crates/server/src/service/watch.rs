@@ -1,0 +1,190 @@
+//! The Watch service: one stream, many watches.
+//!
+//! Order and completeness are the hub's work: what it queues for a stream is sent in that order, one response each, and
+//! the fragments of one response with nothing between them. The stream takes from the hub only what its client has room for;
+//! what the hub holds for it is bounded there, and whoever falls behind catches up from the history.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use synod_api::etcdserverpb as pb;
+use synod_api::etcdserverpb::watch_create_request::FilterType;
+use synod_api::etcdserverpb::watch_request::RequestUnion;
+use synod_kv::watch::{EventBatch, StreamId, WatchFlags, WatchOutput, WatchRequest};
+
+use super::backend::Backend;
+use super::stream::{Inbox, Outbox, poll_once};
+use super::{Service, decode};
+use crate::convert::reply::{self, Watched};
+use crate::status::Status;
+
+/// Responses taken from the hub at a time, at most.
+const TAKEN_MAX: usize = 16;
+
+/// No more are taken once so many bytes of events have been.
+const TAKEN_BYTES: usize = 64 * 1024;
+
+/// A response to a watch that asked for fragments may be larger than the largest request by this much.
+const FRAGMENT_OVERHEAD: usize = 512 * 1024;
+
+/// The stream at the hub; dropping it forgets its watches.
+struct Open<'a, B: Backend> {
+    service: &'a Service<B>,
+    stream: StreamId,
+}
+
+impl<B: Backend> Drop for Open<'_, B> {
+    fn drop(&mut self) {
+        self.service.backend.store().write().hub().close_stream(self.stream);
+    }
+}
+
+impl<B: Backend> Service<B> {
+    pub(super) async fn watch(&self, mut inbox: Inbox, outbox: Outbox) -> Result<(), Status> {
+        let stream = self.backend.store().write().hub().open_stream();
+        let _open = Open { service: self, stream };
+        let rope = self.backend.bell().hang(stream);
+        // A client that will ask nothing more still gets its events, until it goes.
+        let mut asking = true;
+        loop {
+            let taken = self.take(stream);
+            let quiet = taken.is_empty();
+            for output in taken {
+                self.say(&outbox, output).await;
+            }
+            let asked = match (asking, quiet) {
+                (false, true) => {
+                    rope.rung().await;
+                    continue;
+                }
+                (false, false) => continue,
+                (true, true) => {
+                    tokio::select! {
+                        asked = inbox.next() => asked,
+                        () = rope.rung() => continue,
+                    }
+                }
+                // However much happens, the client's requests have their turn.
+                (true, false) => match poll_once(inbox.next()).await {
+                    Some(asked) => asked,
+                    None => continue,
+                },
+            };
+            match asked? {
+                Some(body) => self.obey(stream, decode(body)?),
+                None => asking = false,
+            }
+        }
+    }
+
+    /// What the hub has for the stream, some of it.
+    fn take(&self, stream: StreamId) -> Vec<WatchOutput> {
+        let mut taken = Vec::new();
+        let mut bytes = 0;
+        let mut store = self.backend.store().write();
+        let hub = store.hub();
+        while taken.len() < TAKEN_MAX && bytes < TAKEN_BYTES {
+            let Some(output) = hub.poll(stream) else { break };
+            if let WatchOutput::Events { batches, .. } = &output {
+                bytes += batches.iter().map(|batch| batch.bytes.len()).sum::<usize>();
+            }
+            taken.push(output);
+        }
+        let lagging = hub.is_lagging();
+        drop(store);
+        if lagging {
+            self.backend.nudge();
+        }
+        taken
+    }
+
+    fn obey(&self, stream: StreamId, request: pb::WatchRequest) {
+        let mut store = self.backend.store().write();
+        match request.request_union {
+            Some(RequestUnion::CreateRequest(create)) => store.hub().create(stream, &watch_request(create)),
+            Some(RequestUnion::CancelRequest(cancel)) => store.hub().cancel(stream, cancel.watch_id),
+            Some(RequestUnion::ProgressRequest(_)) => store.hub().progress(stream),
+            // Nothing was asked: upstream passes over it, too.
+            None => {}
+        }
+    }
+
+    /// Sends one response, in fragments if it is large and the client can put them together.
+    async fn say(&self, outbox: &Outbox, output: WatchOutput) {
+        let header = |revision| self.header(revision);
+        let (header, watched) = match output {
+            WatchOutput::Created { watch_id, revision } => {
+                (header(revision), Watched { watch_id, created: true, ..Watched::default() })
+            }
+            WatchOutput::Refused { revision, reason } => {
+                let reason = reason.to_string();
+                let refused = Watched { watch_id: -1, created: true, canceled: true, reason, ..Watched::default() };
+                (header(revision), refused)
+            }
+            WatchOutput::Canceled { watch_id, revision } => {
+                (header(revision), Watched { watch_id, canceled: true, ..Watched::default() })
+            }
+            WatchOutput::Compacted { watch_id, compact_revision } => {
+                let canceled = Watched { watch_id, canceled: true, compact_revision, ..Watched::default() };
+                (header(0), canceled)
+            }
+            WatchOutput::Progress { watch_id, revision } => {
+                (header(revision), Watched { watch_id, ..Watched::default() })
+            }
+            WatchOutput::Events { watch_id, revision, batches, fragment } => {
+                let header = header(revision);
+                let watched = Watched { watch_id, ..Watched::default() };
+                let bytes_max = self.options.request_bytes_max + FRAGMENT_OVERHEAD;
+                let bytes: usize = batches.iter().map(|batch| batch.bytes.len()).sum();
+                if !fragment || bytes < bytes_max {
+                    let events = batches.into_iter().map(|batch| batch.bytes.clone()).collect();
+                    outbox.send(reply::watch(&header, &watched, events)).await;
+                    return;
+                }
+                let pieces = EventBatch::fragments(&batches, bytes_max);
+                let last = pieces.len() - 1;
+                for (place, piece) in pieces.into_iter().enumerate() {
+                    let watched = Watched { fragment: place < last, ..watched.clone() };
+                    outbox.send(reply::watch(&header, &watched, vec![piece])).await;
+                }
+                return;
+            }
+        };
+        outbox.send(reply::watch(&header, &watched, Vec::new())).await;
+    }
+
+    /// Tells idle watches now and then how far they have come, as long as the service lives.
+    pub(super) fn notify_progress(self: &Arc<Self>, interval: Duration) {
+        let service = Arc::downgrade(self);
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(interval).await;
+                let Some(service) = service.upgrade() else { return };
+                let ready = {
+                    let mut store = service.backend.store().write();
+                    store.hub().notify_progress();
+                    store.hub().take_ready()
+                };
+                service.backend.bell().ring(ready);
+            }
+        });
+    }
+}
+
+fn watch_request(create: pb::WatchCreateRequest) -> WatchRequest {
+    let filters = |filter: FilterType| create.filters.contains(&(filter as i32));
+    let flags = WatchFlags {
+        progress_notify: create.progress_notify,
+        prev_kv: create.prev_kv,
+        no_put: filters(FilterType::Noput),
+        no_delete: filters(FilterType::Nodelete),
+        fragment: create.fragment,
+    };
+    WatchRequest {
+        key: create.key,
+        range_end: create.range_end,
+        start_revision: create.start_revision,
+        watch_id: create.watch_id,
+        flags,
+    }
+}
