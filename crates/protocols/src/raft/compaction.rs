@@ -36,6 +36,8 @@ pub(super) struct Compaction {
     freezing: Option<Covered>,
     /// Set while a fresh one was asked for and has not come.
     wanted: bool,
+    /// Set while the checkpoint that belongs to the newest has not been taken: it needs all that follows.
+    checkpoint_due: bool,
 }
 
 impl Compaction {
@@ -90,6 +92,7 @@ impl Raft {
         let frozen = self.compaction.freezing.take_if(|frozen| frozen.last.index <= snapshot.at);
         if snapshot.at > self.compaction.newest {
             self.compaction.newest = snapshot.at;
+            self.compaction.checkpoint_due = true;
             self.compaction.saved = frozen.filter(|frozen| frozen.last.index == snapshot.at);
             self.settle_snapshot();
         }
@@ -123,6 +126,8 @@ impl Raft {
     /// is still on its way, the second is dropped.
     pub(super) fn resend_snapshots(&mut self) {
         let (now, patience) = (self.now, self.options.election_timeout * 4);
+        // What was asked for and never came is asked for again.
+        self.compaction.wanted = false;
         let Part::Leader(leading) = &mut self.part else { return };
         for peer in leading.peers.values_mut() {
             if let Flow::Snapshot { since } = peer.flow
@@ -185,6 +190,7 @@ impl Raft {
         if last.index > self.delivered {
             self.delivered = last.index;
             self.compaction.newest = last.index;
+            self.compaction.checkpoint_due = true;
             self.compaction.saved = Some(Covered { last, members });
             out.restore(snapshot);
         }
@@ -197,15 +203,19 @@ impl Raft {
 
     /// Drops from memory what was delivered and is not needed any more.
     pub(super) fn trim_memory(&mut self) {
+        // The checkpoint is taken right after the flush that follows the snapshot's being saved.
+        let checkpoint_due = std::mem::take(&mut self.compaction.checkpoint_due);
         let budget = self.options.log_bytes_max;
         if self.log.bytes() <= budget {
             return;
         }
         let mut limit = self.delivered.min(self.commit);
+        if checkpoint_due {
+            limit = limit.min(self.compaction.newest);
+        }
         if let Some(frozen) = &self.compaction.freezing {
             limit = limit.min(frozen.last.index);
         }
-        // The checkpoint that belongs to the saved snapshot holds what follows it; the log on disk has the rest.
         let awaited = self.is_awaited().then_some(self.compaction.newest);
         let mut end = self.log.surplus(budget, limit);
         if let Some(awaited) = awaited {

@@ -233,9 +233,12 @@ impl Raft {
         contact.is_none_or(|contact| self.now.since(contact) < self.options.election_timeout)
     }
 
-    /// Whether this replica could seek election at all: it has a vote, and a state to lead from.
+    /// Whether this replica could seek election at all: it has a state to lead from, and a vote, or had one
+    /// before a change that may not be committed. Such a one may hold the only log that can win, and must then
+    /// lead until the change is committed (thesis 4.2.2).
     pub(super) fn may_ever_campaign(&self) -> bool {
-        self.log.members().is_voter(self.id) && !self.lacks_snapshot()
+        self.log.configurations_since(self.commit).any(|members| members.is_voter(self.id))
+            && !self.lacks_snapshot()
     }
 
     fn may_campaign(&self) -> bool {

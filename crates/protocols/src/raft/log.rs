@@ -153,6 +153,12 @@ impl Log {
         &found.or(self.configurations.front()).expect("there is always a configuration").1
     }
 
+    /// The configuration in force at `index`, and all after it.
+    pub(super) fn configurations_since(&self, index: Index) -> impl Iterator<Item = &Arc<Members>> {
+        let later = self.configurations.iter().skip_while(move |(at, _)| *at <= index);
+        std::iter::once(self.members_at(index)).chain(later.map(|(_, members)| members))
+    }
+
     /// The last place, at `index` or before it, whose term is at most `term`: the next place where a log with
     /// that term there can agree with this one. The base when there is no such entry.
     pub(super) fn last_of_term(&self, index: Index, term: Term) -> Position {

@@ -158,7 +158,7 @@ impl Protocol for Raft {
 
     fn flush(&mut self, now: Time, out: &mut Output<Self>) {
         self.now = self.now.max(now);
-        // What was delivered by the last flush has been applied by now: it may leave the memory.
+        // What was delivered by earlier flushes may leave the memory; a snapshot begins with no less than that.
         self.trim_memory();
         if matches!(self.part, Part::Leader(_)) {
             self.commit_what_a_quorum_holds();
