@@ -107,9 +107,10 @@ impl Level {
                 CausalMemory => {
                     matches!(weaker, Causal | Pram) || Causal.implies(weaker) || Pram.implies(weaker)
                 }
-                CausalConvergence => Causal.implies(weaker),
+                CausalConvergence => matches!(weaker, Causal | MonotonicReads) || Causal.implies(weaker),
+                // Not monotonic reads: each read may have an order of concurrent writes of its own.
                 Causal => {
-                    matches!(weaker, ReadYourWrites | MonotonicReads | MonotonicWrites | WritesFollowReads)
+                    matches!(weaker, ReadYourWrites | MonotonicWrites | WritesFollowReads)
                 }
                 Pram => matches!(weaker, ReadYourWrites | MonotonicReads | MonotonicWrites),
                 ReadYourWrites | MonotonicReads | MonotonicWrites | WritesFollowReads | Eventual => false,
