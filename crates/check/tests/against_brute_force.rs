@@ -6,6 +6,7 @@ use synod_check::causal;
 use synod_check::generate::{Random, tiny};
 use synod_check::history::{Call, History};
 use synod_check::reads_from::ReadsFrom;
+use synod_check::sequential;
 use synod_check::verdict::Level;
 
 const HISTORIES: u64 = if cfg!(debug_assertions) { 3_000 } else { 100_000 };
@@ -16,6 +17,11 @@ type Judge = fn(&History, Level) -> Option<bool>;
 fn by_patterns(history: &History, level: Level) -> Option<bool> {
     let reads_from = ReadsFrom::of(history).ok()?;
     causal::violates(&reads_from, level, &Budget::default()).ok().map(|violates| !violates)
+}
+
+fn by_gradual_checking(history: &History, _: Level) -> Option<bool> {
+    let reads_from = ReadsFrom::of(history).ok()?;
+    sequential::violates(&reads_from, &Budget::default()).ok().map(|violates| !violates)
 }
 
 fn spelt(history: &History) -> String {
@@ -78,6 +84,7 @@ macro_rules! agreement {
 }
 
 agreement! {
+    sequential_consistency_agrees_with_its_definition Sequential by_gradual_checking;
     weak_causal_agrees_with_its_definition Causal by_patterns;
     causal_memory_agrees_with_its_definition CausalMemory by_patterns;
     causal_convergence_agrees_with_its_definition CausalConvergence by_patterns;

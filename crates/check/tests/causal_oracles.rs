@@ -4,10 +4,11 @@ mod common;
 
 use serde_json::Value as Json;
 use synod_check::budget::Budget;
+use synod_check::generate::Script;
 use synod_check::history::History;
 use synod_check::reads_from::ReadsFrom;
 use synod_check::verdict::Level;
-use synod_check::{brute, causal};
+use synod_check::{brute, causal, sequential};
 
 /// The published name of each class, and our level.
 const CLASSES: [(&str, Level); 4] = [
@@ -26,6 +27,8 @@ fn assert_verdicts(name: &str, history: &History, verdicts: &Json) {
         let violates = causal::violates(&reads_from, level, &Budget::default()).expect("small");
         assert_eq!(Some(!violates), published, "algorithm, {name}, {class}");
     }
+    let violates = sequential::violates(&reads_from, &Budget::default()).expect("small");
+    assert_eq!(Some(!violates), verdicts["sequential"].as_bool(), "algorithm, {name}, sequential");
     for (class, level) in [("linearizable", Level::Linearizable), ("sequential", Level::Sequential)] {
         if let (Some(published), Some(found)) = (verdicts[class].as_bool(), brute::holds(history, level)) {
             assert_eq!(found, published, "brute force, {name}, {class}");
@@ -67,11 +70,103 @@ fn the_thousand_small_histories_get_their_verdicts_in_every_class() {
 }
 
 #[test]
-fn the_seed_figures_get_their_verdicts() {
+fn the_seed_figures_get_their_published_verdicts() {
     let Some(folder) = common::oracles() else { return };
     for name in ["fig1", "fig2", "fig3", "fig4_causal"] {
         let text = std::fs::read_to_string(folder.join(format!("seed/{name}.json"))).expect("figure");
         let json: Json = serde_json::from_str(&text).expect("json");
         assert_verdicts(name, &common::history(&json), &json["verdicts"]);
     }
+}
+
+/// What the algorithms say, and for linearizability the definition.
+fn levels(history: &History) -> [(&'static str, bool); 6] {
+    let reads_from = ReadsFrom::of(history).expect("values are unique");
+    let budget = Budget::default();
+    let causal = |level| !causal::violates(&reads_from, level, &budget).expect("small");
+    [
+        ("linearizable", brute::holds(history, Level::Linearizable).expect("small")),
+        ("sequential", !sequential::violates(&reads_from, &budget).expect("small")),
+        ("CCv", causal(Level::CausalConvergence)),
+        ("CM", causal(Level::CausalMemory)),
+        ("CC", causal(Level::Causal)),
+        ("PRAM", causal(Level::Pram)),
+    ]
+}
+
+#[test]
+fn figure_1_is_sequential_but_not_linearizable() {
+    let history = Script::new()
+        .write("P1", "x", 4)
+        .at(0, 10)
+        .write("P2", "y", 2)
+        .at(5, 15)
+        .read("P2", "x", 0)
+        .at(20, 30)
+        .read("P1", "y", 2)
+        .at(40, 50)
+        .history();
+    let [linearizable, sequential, ..] = levels(&history);
+    assert_eq!([linearizable, sequential], [("linearizable", false), ("sequential", true)]);
+}
+
+#[test]
+fn figure_2_is_linearizable() {
+    let history = Script::new()
+        .write("P2", "y", 2)
+        .at(0, 10)
+        .write("P1", "x", 4)
+        .at(5, 15)
+        .read("P2", "x", 4)
+        .at(20, 30)
+        .read("P1", "y", 2)
+        .at(25, 35)
+        .history();
+    assert!(levels(&history).iter().all(|(_, holds)| *holds));
+}
+
+#[test]
+fn figure_3_is_not_sequential_but_causal() {
+    let history = Script::new()
+        .write("P1", "x", 4)
+        .at(0, 10)
+        .write("P2", "y", 2)
+        .at(0, 10)
+        .read("P1", "y", 0)
+        .at(20, 30)
+        .read("P2", "x", 0)
+        .at(20, 30)
+        .history();
+    let [linearizable, sequential, weaker @ ..] = levels(&history);
+    assert_eq!([linearizable, sequential], [("linearizable", false), ("sequential", false)]);
+    assert!(weaker.iter().all(|(_, holds)| *holds));
+}
+
+#[test]
+fn figure_4_is_causal_but_neither_convergent_nor_sequential() {
+    let history = Script::new()
+        .write("P1", "x", 7)
+        .at(0, 10)
+        .write("P2", "x", 2)
+        .at(0, 10)
+        .write("P2", "x", 4)
+        .at(15, 25)
+        .read("P3", "x", 7)
+        .at(30, 40)
+        .read("P4", "x", 4)
+        .at(30, 40)
+        .read("P3", "x", 2)
+        .at(45, 55)
+        .read("P4", "x", 7)
+        .at(45, 55)
+        .history();
+    let expected = [
+        ("linearizable", false),
+        ("sequential", false),
+        ("CCv", false),
+        ("CM", true),
+        ("CC", true),
+        ("PRAM", true),
+    ];
+    assert_eq!(levels(&history), expected);
 }

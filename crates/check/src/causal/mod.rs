@@ -22,16 +22,20 @@ mod session;
 mod unfold;
 mod violation;
 
+use std::cell::OnceCell;
+
 use crate::budget::Budget;
 use crate::explain::shrink;
 use crate::history::History;
-use crate::reads_from::{Op, ReadsFrom};
+use crate::reads_from::ReadsFrom;
 use crate::verdict::{Evidence, Exhausted, Level, Limit, Verdict};
 
 use order::{CausalOrder, KeyWrites, Readers};
+pub(crate) use patterns::{convergence, weak_causal};
 use saturate::Saturation;
+use session::Guarantees;
+pub(crate) use unfold::unfold;
 pub(crate) use violation::{Found, Step};
-pub(crate) use {patterns::convergence, patterns::weak_causal};
 
 /// The levels that this module judges, strong to weak.
 pub const LEVELS: [Level; 8] = [
@@ -52,6 +56,7 @@ pub(crate) struct Analysis<'a> {
     pub(crate) key_writes: KeyWrites,
     /// The causal order.
     pub(crate) causal: CausalOrder,
+    guarantees: OnceCell<Guarantees>,
 }
 
 impl<'a> Analysis<'a> {
@@ -59,11 +64,15 @@ impl<'a> Analysis<'a> {
         let readers = Readers::of(reads_from);
         let key_writes = KeyWrites::of(reads_from);
         let causal = order::causal_clocks(reads_from, &readers, budget)?;
-        Ok(Analysis { reads_from, readers, key_writes, causal })
+        Ok(Analysis { reads_from, readers, key_writes, causal, guarantees: OnceCell::new() })
     }
 
     pub(crate) fn saturation(&self, budget: &Budget) -> Result<Saturation<'_>, Exhausted> {
         Saturation::new(self.reads_from, &self.readers, &self.key_writes, budget)
+    }
+
+    fn guarantees(&self) -> &Guarantees {
+        self.guarantees.get_or_init(|| session::guarantees(self))
     }
 
     /// The pattern that violates a level, if there is one.
@@ -79,10 +88,10 @@ impl<'a> Analysis<'a> {
                 None => memory::causal_memory(self, budget)?,
             },
             Level::Pram => memory::pipelined(self, budget)?,
-            Level::ReadYourWrites => session::guarantees(self).read_your_writes,
-            Level::MonotonicReads => session::guarantees(self).monotonic_reads,
-            Level::MonotonicWrites => session::guarantees(self).monotonic_writes,
-            Level::WritesFollowReads => session::guarantees(self).writes_follow_reads,
+            Level::ReadYourWrites => self.guarantees().read_your_writes.clone(),
+            Level::MonotonicReads => self.guarantees().monotonic_reads.clone(),
+            Level::MonotonicWrites => self.guarantees().monotonic_writes.clone(),
+            Level::WritesFollowReads => self.guarantees().writes_follow_reads.clone(),
             Level::Linearizable | Level::Sequential | Level::Eventual => None,
         })
     }

@@ -25,11 +25,11 @@ use crate::verdict::Why;
 
 /// What was found for each guarantee; `None` where it holds.
 #[derive(Default)]
-pub(crate) struct Guarantees {
-    pub(crate) read_your_writes: Option<Found>,
-    pub(crate) monotonic_reads: Option<Found>,
-    pub(crate) monotonic_writes: Option<Found>,
-    pub(crate) writes_follow_reads: Option<Found>,
+pub(super) struct Guarantees {
+    pub(super) read_your_writes: Option<Found>,
+    pub(super) monotonic_reads: Option<Found>,
+    pub(super) monotonic_writes: Option<Found>,
+    pub(super) writes_follow_reads: Option<Found>,
 }
 
 /// What one process has seen so far of each session, and when.
@@ -100,7 +100,7 @@ impl Eyes<'_> {
 }
 
 /// Judges all four guarantees.
-pub(crate) fn guarantees(analysis: &Analysis) -> Guarantees {
+pub(super) fn guarantees(analysis: &Analysis) -> Guarantees {
     let reads_from = analysis.reads_from;
     let mut out = Guarantees::default();
     if let Err(placed) = &analysis.causal {
