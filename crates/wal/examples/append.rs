@@ -108,8 +108,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let many: Vec<Command> = (0..5000).map(record).collect();
     let start = Instant::now();
-    log.checkpoint(Index(1), &many)?;
+    let superseded = log.checkpoint(Index(1), &many)?;
     println!("a checkpoint of 5,000 records: {:?}", start.elapsed());
+    let start = Instant::now();
+    superseded.remove()?;
+    println!("removing what it stands for: {:?}", start.elapsed());
+    log.append(&many[0])?;
+    log.sync()?;
     let start = Instant::now();
     log.mark()?;
     println!("a mark: {:?}", start.elapsed());

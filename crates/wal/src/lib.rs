@@ -32,7 +32,7 @@
 //! std::io::Write::write_all(&mut writer, b"the state after delivery 2")?;
 //! let snapshot = writer.finish()?; // snapshot.to_ref() is what the replica gets
 //! assert_eq!(snapshot.bytes(), 26);
-//! log.checkpoint(Index(2), &[8u64, 9u64])?;
+//! log.checkpoint(Index(2), &[8u64, 9u64])?; // returns what to drop elsewhere: the old files
 //! log.mark()?; // when idle, and before a planned stop
 //! drop(log);
 //!
@@ -59,7 +59,7 @@ mod snapshot;
 
 pub use disk::{Disk, DiskFile, Entry, EntryKind};
 pub use error::{Damage, LogError};
-pub use log::{BATCH_BYTES_MAX, Log, LogOptions, OnDamage, RECORD_BYTES_MAX, Statistics};
+pub use log::{BATCH_BYTES_MAX, Log, LogOptions, OnDamage, RECORD_BYTES_MAX, Statistics, Superseded};
 pub use memory::{Fate, Fault, MemoryDisk, Operation, OperationKind, Unsynced};
 pub use real::RealDisk;
 pub use recover::{Recovery, TornTail};

@@ -295,13 +295,15 @@ impl Log {
     }
 
     /// Starts the log anew: `records` stand for everything appended so far, synced or not, above the saved
-    /// snapshot at `snapshot` ([`Index::ZERO`]: above nothing). When this returns they are durable, and older segments
-    /// and snapshots are gone.
+    /// snapshot at `snapshot` ([`Index::ZERO`]: above nothing). When this returns they are durable.
+    ///
+    /// Dropping what it returns removes the older segments and snapshots. Freeing large files takes a file system
+    /// many milliseconds, so a server drops it on another thread.
     ///
     /// # Errors
     /// [`LogError::NoSpace`], [`LogError::TooLarge`] and [`LogError::MissingSnapshot`] leave everything as it was. Anything else
     /// ends the log.
-    pub fn checkpoint<R: Wire>(&mut self, snapshot: Index, records: &[R]) -> Result<(), LogError> {
+    pub fn checkpoint<R: Wire>(&mut self, snapshot: Index, records: &[R]) -> Result<Superseded, LogError> {
         self.check()?;
         if snapshot > Index::ZERO {
             self.snapshots().open(snapshot)?;
@@ -324,7 +326,7 @@ impl Log {
         self.written = Written::Durable;
         self.damage = None;
         self.statistics.checkpoints += 1;
-        self.remove_superseded(snapshot)
+        Ok(self.superseded(snapshot))
     }
 
     /// Makes, receives and opens this folder's snapshots, on any thread.
@@ -458,32 +460,56 @@ impl Log {
         result.or_else(|error| self.end(LogError::io("syncing", self.disk.path(""), error)))
     }
 
-    /// Removes what the newest segment's checkpoint stands for. What a crash leaves of it the next start removes.
-    fn remove_superseded(&mut self, snapshot: Index) -> Result<(), LogError> {
+    /// What the newest segment's checkpoint stands for.
+    fn superseded(&mut self, snapshot: Index) -> Superseded {
         let newest = self.segments.pop().expect("a checkpoint has a segment");
-        let mut superseded: Vec<String> = self.segments.drain(..).map(names::segment).collect();
+        let segments = self.segments.drain(..).collect();
         self.segments.push(newest);
-        let listed = self.disk.list();
-        let entries = match listed {
-            Ok(entries) => entries,
-            Err(error) => return self.end(LogError::io("listing", self.disk.path(""), error)),
-        };
-        let contents = match names::sort_out(&entries, |name| self.disk.path(name)) {
-            Ok(contents) => contents,
-            Err(error) => return self.end(error),
-        };
-        let older = contents.snapshots.into_iter().filter(|at| *at < snapshot);
-        superseded.extend(older.map(names::snapshot));
-        for name in superseded {
+        Superseded { disk: self.disk.clone(), segments, snapshot }
+    }
+}
+
+/// The files that a checkpoint has made superfluous. Dropping it removes them; it may travel to another thread for
+/// that. What a crash leaves of them, or a disk that will not remove them, the next start removes.
+pub struct Superseded {
+    disk: Arc<dyn Disk>,
+    segments: Vec<u64>,
+    /// Snapshots before this one.
+    snapshot: Index,
+}
+
+impl Superseded {
+    /// Removes the files, and tells what went wrong; nothing that does harms the log.
+    ///
+    /// # Errors
+    /// [`LogError::Io`] for the first file that could not be removed.
+    pub fn remove(mut self) -> Result<(), LogError> {
+        self.remove_all()
+    }
+
+    fn remove_all(&mut self) -> Result<(), LogError> {
+        let mut names: Vec<String> = self.segments.drain(..).map(names::segment).collect();
+        let snapshot = std::mem::replace(&mut self.snapshot, Index::ZERO);
+        if snapshot > Index::ZERO {
+            let failed = |error| LogError::io("listing", self.disk.path(""), error);
+            let contents = names::sort_out(&self.disk.list().map_err(failed)?, |name| self.disk.path(name))?;
+            names.extend(contents.snapshots.into_iter().filter(|at| *at < snapshot).map(names::snapshot));
+        }
+        for name in names {
             match self.disk.remove(&name) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    let path = self.disk.path(&name);
-                    return self.end(LogError::io("removing", path, error));
+                    return Err(LogError::io("removing", self.disk.path(&name), error));
                 }
                 _ => {}
             }
         }
         Ok(())
+    }
+}
+
+impl Drop for Superseded {
+    fn drop(&mut self) {
+        let _ = self.remove_all();
     }
 }
 

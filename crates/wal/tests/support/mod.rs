@@ -103,7 +103,7 @@ impl Member {
 
     pub(crate) fn checkpoint(&mut self, at: u64) -> Result<(), LogError> {
         let records: Vec<Numbered> = (at + 1..=self.last).map(Numbered).collect();
-        self.log.checkpoint(Index(at), &records)?;
+        self.log.checkpoint(Index(at), &records)?.remove()?;
         (self.acknowledged, self.base) = (self.last, at);
         Ok(())
     }
