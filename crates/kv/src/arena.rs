@@ -1,0 +1,374 @@
+//! Where the versions live: chunks of memory, filled in the order of revisions.
+//!
+//! Every version of every key is one record in a chunk: a small header, then the pair as [`KeyValue`] encodes it. A
+//! version is named by an [`At`], eight bytes. Because records are appended in the order of their revisions, and a chunk
+//! that is thinned out is replaced *in its place*, the chunks from first to last are the history in order: a watcher
+//! catches up, and the consistency hash is computed, by walking them. The price is that a chunk's memory comes back only
+//! when what still lives in it has been moved (see `scrub`).
+//!
+//! Sealed chunks are shared and never change; only the tail, and a chunk that is being moved, are written. So a frozen
+//! copy shares all chunks but those two.
+//!
+//! A record: varint(length of the pair * 2 + tombstone), varint(sub revision), for a tombstone varint(main revision)
+//! (a put has it in its pair), the pair. A tombstone's pair holds its key alone, as upstream's does.
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+use crate::record::{KeyValue, put_varint, take_slice, take_varint, varint_len};
+
+/// How large a chunk grows; a larger record gets a chunk of its own. Just below the size from which the usual
+/// allocators map pages for each block.
+pub(crate) const CHUNK_BYTES: usize = 128 * 1024 - 64;
+
+/// A revision to the letter: which write, and which change within it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Rev {
+    /// Counts the writes.
+    pub(crate) main: i64,
+    /// Counts the changes of one write, from 0.
+    pub(crate) sub: u32,
+}
+
+/// Where a version's record is, and whether it is a tombstone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct At {
+    /// The chunk; the highest bit says tombstone.
+    chunk: u32,
+    offset: u32,
+}
+
+const TOMBSTONE: u32 = 1 << 31;
+
+impl At {
+    fn new(chunk: u32, offset: usize, tombstone: bool) -> At {
+        assert!(chunk < TOMBSTONE, "two thousand million chunks");
+        let offset = u32::try_from(offset).expect("a chunk of more than 4 GiB");
+        At { chunk: if tombstone { chunk | TOMBSTONE } else { chunk }, offset }
+    }
+
+    pub(crate) fn is_tombstone(self) -> bool {
+        self.chunk & TOMBSTONE != 0
+    }
+
+    pub(crate) fn chunk(self) -> u32 {
+        self.chunk & !TOMBSTONE
+    }
+
+    pub(crate) fn offset(self) -> u32 {
+        self.offset
+    }
+}
+
+/// A record, taken apart as far as is cheap.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Record<'a> {
+    /// The change's number within its write.
+    pub(crate) sub: u32,
+    /// For a tombstone its main revision; for a put 0, because the pair knows it.
+    tombstone_main: i64,
+    /// Whether it marks a deletion.
+    pub(crate) tombstone: bool,
+    /// The encoded pair.
+    pub(crate) kv: &'a [u8],
+}
+
+impl<'a> Record<'a> {
+    fn parse(bytes: &mut &'a [u8]) -> Option<Record<'a>> {
+        let head = take_varint(bytes)?;
+        let tombstone = head & 1 != 0;
+        let sub = u32::try_from(take_varint(bytes)?).ok()?;
+        let tombstone_main = if tombstone { i64::try_from(take_varint(bytes)?).ok()? } else { 0 };
+        let (kv, rest) = bytes.split_at_checked(usize::try_from(head >> 1).ok()?)?;
+        *bytes = rest;
+        Some(Record { sub, tombstone_main, tombstone, kv })
+    }
+
+    pub(crate) fn pair(&self) -> KeyValue<'a> {
+        KeyValue::parse(self.kv).expect("the arena holds pairs that it encoded or checked itself")
+    }
+
+    pub(crate) fn key(&self) -> &'a [u8] {
+        let mut rest = &self.kv[1..];
+        take_slice(&mut rest).expect("the arena holds pairs that it encoded or checked itself")
+    }
+
+    pub(crate) fn main(&self) -> i64 {
+        if self.tombstone {
+            return self.tombstone_main;
+        }
+        let mut rest = &self.kv[1..];
+        let main = take_slice(&mut rest).and_then(|_| {
+            // create_revision and mod_revision follow the key, and neither is ever 0.
+            rest = rest.get(1..)?;
+            take_varint(&mut rest)?;
+            rest = rest.get(1..)?;
+            take_varint(&mut rest)
+        });
+        main.expect("the arena holds pairs that it encoded or checked itself") as i64
+    }
+
+    pub(crate) fn rev(&self) -> Rev {
+        Rev { main: self.main(), sub: self.sub }
+    }
+
+    /// How many bytes of its chunk the record takes.
+    pub(crate) fn raw_len(&self) -> usize {
+        let head = (self.kv.len() as u64) << 1;
+        let main = if self.tombstone { varint_len(self.tombstone_main as u64) } else { 0 };
+        varint_len(head) + varint_len(self.sub.into()) + main + self.kv.len()
+    }
+
+    /// What this version counts for in the size of the store: its pair, and a flat sum for finding it.
+    pub(crate) fn size(&self) -> u64 {
+        self.kv.len() as u64 + VERSION_OVERHEAD_BYTES
+    }
+
+    /// A number that stands for this version in the digest of the state.
+    pub(crate) fn digest(&self) -> u64 {
+        let content = u64::from(crc32c::crc32c(self.kv)) << 32 | self.kv.len() as u64;
+        mix(mix(content ^ u64::from(self.tombstone))
+            .wrapping_add(mix(self.main() as u64 ^ u64::from(self.sub) << 40)))
+    }
+}
+
+/// What a version costs beside its pair, roughly: header, index, allocator.
+const VERSION_OVERHEAD_BYTES: u64 = 32;
+
+/// Scatters a number's bits (the finaliser of splitmix64).
+pub(crate) fn mix(mut z: u64) -> u64 {
+    z = z.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// A chunk that does not change any more.
+#[derive(Debug)]
+pub(crate) struct Chunk {
+    pub(crate) bytes: Vec<u8>,
+    first: Rev,
+    last: Rev,
+}
+
+/// A chunk that is being filled.
+#[derive(Clone, Debug, Default)]
+struct Open {
+    id: u32,
+    bytes: Vec<u8>,
+    first: Rev,
+    last: Rev,
+}
+
+/// All chunks.
+///
+/// Invariants: `order` names every sealed chunk once, by ascending revisions, and the tail follows them all; an `At` in
+/// the index names a record of a sealed chunk, of the tail, or of the chunk that is being moved.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Arena {
+    chunks: Vec<Option<Arc<Chunk>>>,
+    order: Vec<u32>,
+    free: Vec<u32>,
+    tail: Open,
+    moving: Option<Open>,
+    /// Bytes of sealed chunks.
+    sealed_bytes: usize,
+}
+
+impl Arena {
+    pub(crate) fn new() -> Arena {
+        Arena { chunks: vec![None], ..Arena::default() }
+    }
+
+    fn bytes(&self, chunk: u32) -> &[u8] {
+        match &self.chunks[chunk as usize] {
+            Some(sealed) => &sealed.bytes,
+            None if chunk == self.tail.id => &self.tail.bytes,
+            None => {
+                let moving = self.moving.as_ref().filter(|moving| moving.id == chunk);
+                &moving.expect("a version points into a chunk that is gone").bytes
+            }
+        }
+    }
+
+    pub(crate) fn record(&self, at: At) -> Record<'_> {
+        let mut bytes = &self.bytes(at.chunk())[at.offset as usize..];
+        Record::parse(&mut bytes).expect("the arena holds records that it wrote itself")
+    }
+
+    pub(crate) fn compare(&self, at: At, key: &[u8]) -> Ordering {
+        self.record(at).key().cmp(key)
+    }
+
+    pub(crate) fn main(&self, at: At) -> i64 {
+        self.record(at).main()
+    }
+
+    /// Appends a version; revisions must ascend.
+    pub(crate) fn append(&mut self, rev: Rev, tombstone: bool, pair: &KeyValue<'_>) -> At {
+        let length = pair.encoded_len();
+        let at = self.begin(rev, tombstone, length);
+        pair.encode(&mut self.tail.bytes);
+        at
+    }
+
+    /// Appends a version whose pair is encoded already.
+    pub(crate) fn append_encoded(&mut self, rev: Rev, tombstone: bool, kv: &[u8]) -> At {
+        let at = self.begin(rev, tombstone, kv.len());
+        self.tail.bytes.extend_from_slice(kv);
+        at
+    }
+
+    /// Writes a record's header to the tail, which is sealed before if it would grow too large.
+    fn begin(&mut self, rev: Rev, tombstone: bool, length: usize) -> At {
+        assert!(
+            self.tail.last < rev,
+            "revisions ascend, so that the chunks are the history: {:?} after {:?}",
+            rev,
+            self.tail.last
+        );
+        let head = (length as u64) << 1 | u64::from(tombstone);
+        let main = rev.main as u64;
+        let header =
+            varint_len(head) + varint_len(rev.sub.into()) + if tombstone { varint_len(main) } else { 0 };
+        if self.tail.bytes.len() + header + length > CHUNK_BYTES && !self.tail.bytes.is_empty() {
+            self.seal(header + length);
+        }
+        let tail = &mut self.tail;
+        if tail.bytes.is_empty() {
+            tail.first = rev;
+        }
+        tail.last = rev;
+        let at = At::new(tail.id, tail.bytes.len(), tombstone);
+        put_varint(&mut tail.bytes, head);
+        put_varint(&mut tail.bytes, rev.sub.into());
+        if tombstone {
+            put_varint(&mut tail.bytes, main);
+        }
+        at
+    }
+
+    fn seal(&mut self, next: usize) {
+        let last = self.tail.last;
+        let id = self.reserve();
+        // The next tail starts at full size: there is one full chunk already, so memory is not scarce.
+        let fresh = Open { id, bytes: Vec::with_capacity(CHUNK_BYTES.max(next)), first: last, last };
+        let old = std::mem::replace(&mut self.tail, fresh);
+        self.order.push(old.id);
+        self.install(old);
+    }
+
+    fn install(&mut self, mut open: Open) {
+        if open.bytes.capacity() - open.bytes.len() > open.bytes.len() / 16 {
+            open.bytes.shrink_to_fit();
+        }
+        self.sealed_bytes += open.bytes.len();
+        let slot = &mut self.chunks[open.id as usize];
+        assert!(slot.is_none(), "a chunk is installed once");
+        *slot = Some(Arc::new(Chunk { bytes: open.bytes, first: open.first, last: open.last }));
+    }
+
+    fn reserve(&mut self) -> u32 {
+        self.free.pop().unwrap_or_else(|| {
+            self.chunks.push(None);
+            u32::try_from(self.chunks.len() - 1).expect("two thousand million chunks")
+        })
+    }
+
+    /// How many chunks are sealed.
+    pub(crate) fn sealed(&self) -> usize {
+        self.order.len()
+    }
+
+    /// The sealed chunk at a position of the history, with its name.
+    pub(crate) fn chunk_at(&self, position: usize) -> (u32, Arc<Chunk>) {
+        let id = self.order[position];
+        (id, self.chunks[id as usize].clone().expect("a sealed chunk is there"))
+    }
+
+    /// The records of a chunk, each with where it is.
+    pub(crate) fn records_of(id: u32, chunk: &Chunk) -> impl Iterator<Item = (At, Record<'_>, &[u8])> {
+        let mut rest: &[u8] = &chunk.bytes;
+        std::iter::from_fn(move || {
+            let before = rest;
+            let record = Record::parse(&mut rest)?;
+            let raw = &before[..before.len() - rest.len()];
+            Some((At::new(id, chunk.bytes.len() - before.len(), record.tombstone), record, raw))
+        })
+    }
+
+    /// Opens a chunk for records that are to be moved.
+    pub(crate) fn begin_move(&mut self) {
+        assert!(self.moving.is_none(), "one move at a time");
+        self.moving = Some(Open { id: self.reserve(), ..Open::default() });
+    }
+
+    /// Copies a record into the chunk that was opened.
+    pub(crate) fn move_record(&mut self, record: &Record<'_>, raw: &[u8]) -> At {
+        let moving = self.moving.as_mut().expect("a move was begun");
+        let rev = record.rev();
+        assert!(moving.bytes.is_empty() || moving.last < rev, "records keep their order when they are moved");
+        if moving.bytes.is_empty() {
+            moving.first = rev;
+        }
+        moving.last = rev;
+        let at = At::new(moving.id, moving.bytes.len(), record.tombstone);
+        moving.bytes.extend_from_slice(raw);
+        at
+    }
+
+    /// Puts the chunk that was filled in the place of `positions`, whose chunks are given up.
+    pub(crate) fn end_move(&mut self, positions: std::ops::Range<usize>) {
+        let moving = self.moving.take().expect("a move was begun");
+        let kept = (!moving.bytes.is_empty()).then_some(moving.id);
+        for id in self.order.splice(positions, kept) {
+            let gone = self.chunks[id as usize].take().expect("a sealed chunk is there");
+            self.sealed_bytes -= gone.bytes.len();
+            self.free.push(id);
+        }
+        if kept.is_some() {
+            self.install(moving);
+        } else {
+            self.free.push(moving.id);
+        }
+    }
+
+    /// The bytes that chunks take, dead records included.
+    pub(crate) fn bytes_held(&self) -> usize {
+        self.sealed_bytes + self.tail.bytes.len()
+    }
+
+    /// The history from a main revision on, in order.
+    pub(crate) fn history(&self, from: i64) -> impl Iterator<Item = (At, Record<'_>)> {
+        let start = self.order.partition_point(|id| self.span(*id).1.main < from);
+        let ids = self.order[start..].iter().copied().chain([self.tail.id]);
+        ids.flat_map(move |id| {
+            let bytes = self.bytes(id);
+            let mut rest = bytes;
+            std::iter::from_fn(move || {
+                let offset = bytes.len() - rest.len();
+                let record = Record::parse(&mut rest)?;
+                Some((At::new(id, offset, record.tombstone), record))
+            })
+        })
+        .skip_while(move |(_, record)| record.main() < from)
+    }
+
+    fn span(&self, id: u32) -> (Rev, Rev) {
+        let chunk = self.chunks[id as usize].as_ref().expect("a sealed chunk is there");
+        (chunk.first, chunk.last)
+    }
+
+    /// The names of all chunks, in the order of the history.
+    pub(crate) fn chunk_names(&self) -> Vec<u32> {
+        self.order.iter().copied().chain([self.tail.id]).collect()
+    }
+
+    /// The bytes of a record, header included.
+    pub(crate) fn raw(&self, chunk: u32, offset: u32) -> &[u8] {
+        let bytes = &self.bytes(chunk)[offset as usize..];
+        let mut rest = bytes;
+        Record::parse(&mut rest).expect("the arena holds records that it wrote itself");
+        &bytes[..bytes.len() - rest.len()]
+    }
+}

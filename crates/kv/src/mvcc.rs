@@ -1,0 +1,202 @@
+//! Writing versions, and keeping account of them.
+//!
+//! Two sums run along with every write: the size of all versions that are kept, which the quota is decided by, and a
+//! digest of them. Both must be the same on every replica at every position, although each removes compacted versions
+//! from memory in its own time. So what a later compaction will do away with is noted when it is written: a version
+//! that is superseded at revision r is gone when r is compacted, a tombstone of revision r when r + 1 is. Compacting
+//! subtracts the notes up to its revision at once; the memory follows (`scrub`).
+
+use std::collections::VecDeque;
+
+use crate::arena::{At, Record, Rev};
+use crate::record::KeyValue;
+use crate::view::View;
+
+/// What becomes garbage when a revision is compacted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Doomed {
+    revision: i64,
+    bytes: u64,
+    digest: u64,
+}
+
+/// One change of one key.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Change {
+    /// The new version.
+    pub(crate) at: At,
+    /// The version that was alive before.
+    pub(crate) before: Option<At>,
+}
+
+/// The versions, with their accounts.
+#[derive(Debug)]
+pub(crate) struct Mvcc {
+    pub(crate) view: View,
+    /// Bytes of the versions that are kept, by what compaction says, not by what memory holds.
+    size: u64,
+    /// Sum of the digests of those versions.
+    digest: u64,
+    /// By ascending revision.
+    doomed: VecDeque<Doomed>,
+}
+
+/// The two sums: size and digest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Accounts {
+    pub(crate) size: u64,
+    pub(crate) digest: u64,
+}
+
+impl Mvcc {
+    pub(crate) fn new() -> Mvcc {
+        Mvcc { view: View::empty(), size: 0, digest: 0, doomed: VecDeque::new() }
+    }
+
+    /// Takes over versions that were read back, and rebuilds the accounts from them.
+    pub(crate) fn of(view: View) -> Mvcc {
+        let mut doomed: Vec<Doomed> = Vec::new();
+        let mut sum = Accounts::default();
+        for (_, slot) in view.index.slots(view.index.first(), view.index.end()) {
+            let mut before: Option<At> = None;
+            for at in slot.versions() {
+                let record = view.arena.record(at);
+                sum.size += record.size();
+                sum.digest = sum.digest.wrapping_add(record.digest());
+                if let Some(before) = before {
+                    let before = view.arena.record(before);
+                    let end =
+                        if before.tombstone { record.main().min(before.main() + 1) } else { record.main() };
+                    doomed.push(Doomed { revision: end, bytes: before.size(), digest: before.digest() });
+                }
+                before = Some(at);
+            }
+            if slot.head.is_tombstone() {
+                let head = view.arena.record(slot.head);
+                doomed.push(Doomed { revision: head.main() + 1, bytes: head.size(), digest: head.digest() });
+            }
+        }
+        doomed.sort_unstable_by_key(|note| note.revision);
+        let mut mvcc = Mvcc { view, size: sum.size, digest: sum.digest, doomed: VecDeque::new() };
+        for note in doomed {
+            mvcc.note(note.revision, Accounts { size: note.bytes, digest: note.digest });
+        }
+        mvcc
+    }
+
+    /// Size and digest of what is kept.
+    pub(crate) fn accounts(&self) -> Accounts {
+        Accounts { size: self.size, digest: self.digest }
+    }
+
+    /// Size and digest computed afresh from the versions themselves: what the running sums must equal.
+    pub(crate) fn audit(&self) -> Accounts {
+        let view = &self.view;
+        let mut sum = Accounts::default();
+        for (_, slot) in view.index.slots(view.index.first(), view.index.end()) {
+            let doomed = slot.doomed(&view.arena, view.compacted);
+            for at in slot.versions().skip(doomed) {
+                let record = view.arena.record(at);
+                sum.size += record.size();
+                sum.digest = sum.digest.wrapping_add(record.digest());
+            }
+        }
+        sum
+    }
+
+    /// Sets a key. `pair` has the key, value and lease; the rest follows from what is there.
+    pub(crate) fn put(&mut self, rev: Rev, mut pair: KeyValue<'_>) -> Change {
+        let View { arena, index, .. } = &mut self.view;
+        let place = index.find(arena, pair.key);
+        let head = place.ok().map(|place| index.slot(place).head);
+        let before = head.filter(|at| !at.is_tombstone());
+        (pair.create, pair.version) = match before {
+            Some(at) => {
+                let old = arena.record(at).pair();
+                (old.create, old.version + 1)
+            }
+            None => (rev.main, 1),
+        };
+        pair.modified = rev.main;
+        let at = arena.append(rev, false, &pair);
+        index.push(arena, place, pair.key, rev.main, at);
+        self.settle(head, at);
+        Change { at, before }
+    }
+
+    /// Deletes a key; `None` when it does not exist.
+    pub(crate) fn delete(&mut self, rev: Rev, key: &[u8]) -> Option<Change> {
+        let View { arena, index, .. } = &mut self.view;
+        let place = index.find(arena, key).ok()?;
+        let before = index.slot(place).head;
+        if before.is_tombstone() {
+            return None;
+        }
+        let at = arena.append(rev, true, &KeyValue { key, ..KeyValue::default() });
+        index.push(arena, Ok(place), key, rev.main, at);
+        self.settle(Some(before), at);
+        Some(Change { at, before: Some(before) })
+    }
+
+    /// Accounts for a new version and for what it supersedes.
+    fn settle(&mut self, before: Option<At>, at: At) {
+        let (record, accounts) = self.weigh(at);
+        let (main, tombstone) = (record.main(), record.tombstone);
+        self.size += accounts.size;
+        self.digest = self.digest.wrapping_add(accounts.digest);
+        if let Some(before) = before {
+            let (old, accounts) = self.weigh(before);
+            let noted = old.tombstone.then(|| old.main() + 1);
+            match noted {
+                None => self.note(main, accounts),
+                // A tombstone was noted when it was written, unless its own write supersedes it: then it goes earlier.
+                Some(end) if end > main => {
+                    self.unnote(end, accounts);
+                    self.note(main, accounts);
+                }
+                Some(_) => {}
+            }
+        }
+        if tombstone {
+            self.note(main + 1, accounts);
+        }
+    }
+
+    fn weigh(&self, at: At) -> (Record<'_>, Accounts) {
+        let record = self.view.arena.record(at);
+        (record, Accounts { size: record.size(), digest: record.digest() })
+    }
+
+    fn note(&mut self, revision: i64, accounts: Accounts) {
+        // Notes come for the present revision and the next: never more than two steps from the back.
+        let mut place = self.doomed.len();
+        while place > 0 && self.doomed[place - 1].revision > revision {
+            place -= 1;
+        }
+        if place > 0 && self.doomed[place - 1].revision == revision {
+            let note = &mut self.doomed[place - 1];
+            note.bytes += accounts.size;
+            note.digest = note.digest.wrapping_add(accounts.digest);
+        } else {
+            self.doomed.insert(place, Doomed { revision, bytes: accounts.size, digest: accounts.digest });
+        }
+    }
+
+    fn unnote(&mut self, revision: i64, accounts: Accounts) {
+        let note = self.doomed.iter_mut().rev().find(|note| note.revision == revision);
+        let note = note.expect("a tombstone's end was noted when it was written");
+        note.bytes -= accounts.size;
+        note.digest = note.digest.wrapping_sub(accounts.digest);
+    }
+
+    /// Gives up what a compaction does away with: the accounts follow at once, the memory later.
+    pub(crate) fn compact(&mut self, revision: i64) {
+        assert!(revision > self.view.compacted && revision <= self.view.revision, "checked by the caller");
+        self.view.compacted = revision;
+        while let Some(note) = self.doomed.front().filter(|note| note.revision <= revision) {
+            self.size -= note.bytes;
+            self.digest = self.digest.wrapping_sub(note.digest);
+            self.doomed.pop_front();
+        }
+    }
+}

@@ -1,0 +1,406 @@
+//! The whole replicated state as bytes, and back.
+//!
+//! A snapshot holds what is kept, in one canonical form: two replicas at the same position write the same bytes, however
+//! far each has come with removing compacted versions. The records come first, in the order of the history, which is how
+//! they lie in memory, so writing and reading them is copying; then the keys in their order, each with the numbers of its
+//! records, so that the index is built without searching. A CRC-32C ends it.
+//!
+//! ```text
+//! magic 4 · format 1 · applied · revision · compacted + 1 · quota
+//! alarms: count, (member, kind) · members: count, (node, attributes) · leases: count, (name, length, remaining)
+//! records: count, (record as in the arena) · keys: count, (count, record numbers ascending) · CRC-32C of all before, 4
+//! ```
+//! Numbers are varints; the attributes carry their length. Reading trusts nothing: lengths and counts are bounded by the
+//! bytes that are there, and every invariant of the store is checked on the way.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use synod_core::wire::Reader;
+use synod_core::{Audience, Command, Frozen, Index, Machine, SnapshotRef, Wire};
+
+use crate::arena::{At, Record, Rev};
+use crate::index::{Slot, Version};
+use crate::lease::{Lease, Leases};
+use crate::op::{Alarm, MemberAttributes, Reply};
+use crate::op_wire::{decode_alarm, encode_alarm};
+use crate::record::{KeyValue, put_varint};
+use crate::store::Store;
+use crate::view::View;
+
+const MAGIC: &[u8; 4] = b"SYKV";
+
+/// The form that this version writes, and the only one it reads.
+const FORMAT: u8 = 1;
+
+/// What is collected before it is written.
+const WRITE_BYTES: usize = 64 << 10;
+
+/// What is read at a time.
+const READ_BYTES: usize = 256 << 10;
+
+/// A number takes at most so many bytes.
+const VARINT_BYTES_MAX: usize = 10;
+
+/// One moment's replicated state, to be written down elsewhere.
+#[derive(Debug)]
+pub struct FrozenStore {
+    view: View,
+    leases: Vec<(i64, i64, i64)>,
+    alarms: BTreeSet<Alarm>,
+    members: BTreeMap<u64, MemberAttributes>,
+    quota: u64,
+    applied: Index,
+}
+
+/// A replicated state that was read back.
+pub(crate) struct State {
+    pub(crate) view: View,
+    pub(crate) leases: Leases,
+    pub(crate) alarms: BTreeSet<Alarm>,
+    pub(crate) members: BTreeMap<u64, MemberAttributes>,
+    pub(crate) quota: u64,
+    pub(crate) applied: Index,
+}
+
+impl Machine for Store {
+    type Reply = Reply;
+    type Frozen = FrozenStore;
+
+    fn apply(&mut self, at: Index, command: &Command, audience: Audience) -> Reply {
+        self.apply_command(at, command, audience)
+    }
+
+    fn freeze(&self) -> FrozenStore {
+        FrozenStore {
+            view: self.mvcc.view.clone(),
+            leases: self.leases.iter().map(|(id, lease)| (id, lease.ttl, lease.remaining)).collect(),
+            alarms: self.alarms.clone(),
+            members: self.members.clone(),
+            quota: self.quota,
+            applied: self.applied,
+        }
+    }
+
+    fn restore(&mut self, source: &SnapshotRef) -> io::Result<()> {
+        self.become_state(read(source)?);
+        Ok(())
+    }
+}
+
+struct Writer<'a> {
+    out: &'a mut dyn io::Write,
+    buffer: BytesMut,
+    crc: u32,
+}
+
+impl Writer<'_> {
+    fn number(&mut self, value: u64) -> io::Result<()> {
+        put_varint(&mut self.buffer, value);
+        self.flush_if(WRITE_BYTES)
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.buffer.extend_from_slice(bytes);
+        self.flush_if(WRITE_BYTES)
+    }
+
+    fn flush_if(&mut self, at_least: usize) -> io::Result<()> {
+        if self.buffer.len() < at_least {
+            return Ok(());
+        }
+        self.crc = crc32c::crc32c_append(self.crc, &self.buffer);
+        self.out.write_all(&self.buffer)?;
+        self.buffer.clear();
+        Ok(())
+    }
+}
+
+impl Frozen for FrozenStore {
+    fn write_to(self, out: &mut dyn io::Write) -> io::Result<()> {
+        let mut to = Writer { out, buffer: BytesMut::new(), crc: 0 };
+        to.bytes(MAGIC)?;
+        to.bytes(&[FORMAT])?;
+        to.number(self.applied.0)?;
+        to.number(self.view.revision as u64)?;
+        to.number((self.view.compacted + 1) as u64)?;
+        to.number(self.quota)?;
+        to.number(self.alarms.len() as u64)?;
+        for alarm in &self.alarms {
+            encode_alarm(*alarm, &mut to.buffer);
+        }
+        to.number(self.members.len() as u64)?;
+        for (node, attributes) in &self.members {
+            let attributes = attributes.to_bytes();
+            to.number(*node)?;
+            to.number(attributes.len() as u64)?;
+            to.bytes(&attributes)?;
+        }
+        to.number(self.leases.len() as u64)?;
+        for (id, ttl, remaining) in &self.leases {
+            for number in [id, ttl, remaining] {
+                to.number(*number as u64)?;
+            }
+        }
+        self.write_versions(&mut to)?;
+        to.flush_if(0)?;
+        let crc = to.crc.to_le_bytes();
+        to.out.write_all(&crc)
+    }
+}
+
+impl FrozenStore {
+    fn write_versions(&self, to: &mut Writer<'_>) -> io::Result<()> {
+        let View { arena, index, compacted, .. } = &self.view;
+        // The records that are kept, by chunk: their offsets in order give each its number.
+        let names = arena.chunk_names();
+        let mut ranks = vec![0; names.iter().max().map_or(0, |name| *name as usize + 1)];
+        for (rank, name) in names.iter().enumerate() {
+            ranks[*name as usize] = rank;
+        }
+        let mut kept: Vec<Vec<u32>> = vec![Vec::new(); names.len()];
+        let mut keys = 0u64;
+        for (_, slot) in index.slots(index.first(), index.end()) {
+            let before = keys;
+            for at in slot.versions().skip(slot.doomed(arena, *compacted)) {
+                kept[ranks[at.chunk() as usize]].push(at.offset());
+                keys = before + 1;
+            }
+        }
+        let mut first_number = Vec::with_capacity(kept.len());
+        let mut count = 0;
+        for offsets in &mut kept {
+            offsets.sort_unstable();
+            first_number.push(count);
+            count += offsets.len();
+        }
+        to.number(count as u64)?;
+        for (name, offsets) in names.iter().zip(&kept) {
+            for offset in offsets {
+                to.bytes(arena.raw(*name, *offset))?;
+            }
+        }
+        to.number(keys)?;
+        for (_, slot) in index.slots(index.first(), index.end()) {
+            let doomed = slot.doomed(arena, *compacted);
+            let versions = slot.versions().count() - doomed;
+            if versions == 0 {
+                continue;
+            }
+            to.number(versions as u64)?;
+            for at in slot.versions().skip(doomed) {
+                let rank = ranks[at.chunk() as usize];
+                let within = kept[rank].binary_search(&at.offset()).expect("it was collected above");
+                to.number((first_number[rank] + within) as u64)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn bad(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("snapshot: {what}"))
+}
+
+/// Reads a snapshot from front to back.
+struct Source<'a> {
+    snapshot: &'a SnapshotRef,
+    /// How much of it is in the buffer or was.
+    fetched: u64,
+    buffer: Bytes,
+    /// Of what left the buffer.
+    crc: u32,
+}
+
+impl Source<'_> {
+    /// The bytes before the checksum that have not been taken yet.
+    fn remaining(&self) -> u64 {
+        self.snapshot.bytes - 4 - self.fetched + self.buffer.len() as u64
+    }
+
+    /// Makes at least `wanted` bytes available, or all that are left.
+    fn fill(&mut self, wanted: usize) -> io::Result<()> {
+        while self.buffer.len() < wanted && self.fetched < self.snapshot.bytes - 4 {
+            let left = self.snapshot.bytes - 4 - self.fetched;
+            // Memory is asked for as the bytes turn out to be there, whatever a length says.
+            let length = READ_BYTES.max(self.buffer.len()).min(usize::try_from(left).unwrap_or(usize::MAX));
+            let more = self.snapshot.read(self.fetched, length)?;
+            self.fetched += more.len() as u64;
+            if self.buffer.is_empty() {
+                self.buffer = more;
+            } else {
+                let mut joined = BytesMut::with_capacity(self.buffer.len() + more.len());
+                joined.extend_from_slice(&self.buffer);
+                joined.extend_from_slice(&more);
+                self.buffer = joined.freeze();
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, length: usize) -> io::Result<Bytes> {
+        if length as u64 > self.remaining() {
+            return Err(bad("the end comes early"));
+        }
+        self.fill(length)?;
+        let taken = self.buffer.split_to(length);
+        self.crc = crc32c::crc32c_append(self.crc, &taken);
+        Ok(taken)
+    }
+
+    fn number(&mut self, what: &'static str) -> io::Result<u64> {
+        if self.buffer.len() < VARINT_BYTES_MAX {
+            self.fill(VARINT_BYTES_MAX)?;
+        }
+        let mut rest: &[u8] = &self.buffer;
+        let number = crate::record::take_varint(&mut rest).ok_or_else(|| bad(what))?;
+        let length = self.buffer.len() - rest.len();
+        self.take(length)?;
+        Ok(number)
+    }
+
+    fn signed(&mut self, what: &'static str) -> io::Result<i64> {
+        self.number(what).map(|number| number as i64)
+    }
+
+    /// A count of things that take at least a byte each.
+    fn count(&mut self, what: &'static str) -> io::Result<usize> {
+        let count = self.number(what)?;
+        if count > self.remaining() { Err(bad(what)) } else { usize::try_from(count).map_err(|_| bad(what)) }
+    }
+}
+
+fn read(snapshot: &SnapshotRef) -> io::Result<State> {
+    if snapshot.bytes < (MAGIC.len() + 1 + 4) as u64 {
+        return Err(bad("too short"));
+    }
+    let mut from = Source { snapshot, fetched: 0, buffer: Bytes::new(), crc: 0 };
+    if from.take(MAGIC.len())? != MAGIC[..] {
+        return Err(bad("not a store's"));
+    }
+    if from.take(1)?[0] != FORMAT {
+        return Err(bad("written in a form that this version does not know"));
+    }
+    let applied = Index(from.number("applied position")?);
+    let revision = from.signed("revision")?;
+    let compacted = from.signed("compacted revision")?.wrapping_sub(1);
+    if revision < 1 || compacted < -1 || compacted > revision {
+        return Err(bad("impossible revisions"));
+    }
+    let quota = from.number("quota")?;
+    let mut alarms = BTreeSet::new();
+    for _ in 0..from.count("alarms")? {
+        let mut bytes = BytesMut::new();
+        put_varint(&mut bytes, from.number("alarm")?);
+        bytes.extend_from_slice(&from.take(1)?);
+        alarms.insert(decode_alarm(&mut Reader::new(bytes.freeze())).map_err(|_| bad("alarm"))?);
+    }
+    let mut members = BTreeMap::new();
+    for _ in 0..from.count("members")? {
+        let node = from.number("member")?;
+        let length = from.count("member attributes")?;
+        let attributes =
+            MemberAttributes::decode_all(from.take(length)?).map_err(|_| bad("member attributes"))?;
+        members.insert(node, attributes);
+    }
+    let mut leases = Leases::default();
+    for _ in 0..from.count("leases")? {
+        let id = from.signed("lease")?;
+        if id == 0 || leases.get(id).is_some() {
+            return Err(bad("a lease without a name of its own"));
+        }
+        let (ttl, remaining) = (from.signed("lease length")?, from.signed("lease remaining")?);
+        leases.insert(id, Lease { ttl, remaining, ..Lease::default() });
+    }
+    let mut view = View { revision, compacted, ..View::empty() };
+    let places = read_records(&mut from, &mut view)?;
+    read_keys(&mut from, &mut view, &places, &mut leases)?;
+    if from.remaining() > 0 {
+        return Err(bad("bytes left over"));
+    }
+    let mut crc = [0; 4];
+    snapshot.source.read_at(snapshot.bytes - 4, &mut crc)?;
+    if u32::from_le_bytes(crc) != from.crc {
+        return Err(bad("the checksum differs"));
+    }
+    Ok(State { view, leases, alarms, members, quota, applied })
+}
+
+/// Reads the records into the arena; gives where each is.
+fn read_records(from: &mut Source<'_>, view: &mut View) -> io::Result<Vec<At>> {
+    let count = from.count("records")?;
+    let mut places = Vec::new();
+    let mut last = Rev::default();
+    for _ in 0..count {
+        let head = from.number("record length")?;
+        let tombstone = head & 1 != 0;
+        let sub = u32::try_from(from.number("record number")?).map_err(|_| bad("record number"))?;
+        let tombstone_main = if tombstone { from.signed("tombstone revision")? } else { 0 };
+        let length = usize::try_from(head >> 1).map_err(|_| bad("record length"))?;
+        let kv = from.take(length)?;
+        let pair = KeyValue::parse(&kv).filter(|pair| pair.encoded_len() == length);
+        let pair = pair.ok_or_else(|| bad("a record that is no pair"))?;
+        let main = if tombstone { tombstone_main } else { pair.modified };
+        let numbers = [pair.create, pair.modified, pair.version];
+        let sound = match tombstone {
+            true => numbers == [0; 3] && pair.value.is_empty() && pair.lease == 0,
+            false => numbers.iter().all(|number| *number > 0) && pair.create <= main,
+        };
+        let rev = Rev { main, sub };
+        if !sound || pair.key.is_empty() || main < 2 || main > view.revision || rev <= last {
+            return Err(bad("a record that cannot be"));
+        }
+        last = rev;
+        places.push(view.arena.append_encoded(rev, tombstone, &kv));
+    }
+    Ok(places)
+}
+
+/// Reads the keys into the index, and hangs them on their leases.
+fn read_keys(from: &mut Source<'_>, view: &mut View, places: &[At], leases: &mut Leases) -> io::Result<()> {
+    let mut used = vec![false; places.len()];
+    let mut left = places.len();
+    let mut previous: Option<At> = None;
+    let View { arena, index, compacted, .. } = view;
+    for _ in 0..from.count("keys")? {
+        let versions = from.count("versions of a key")?;
+        if versions == 0 || versions > left {
+            return Err(bad("more versions than records"));
+        }
+        left -= versions;
+        let mut older: Vec<Version> = Vec::with_capacity(versions - 1);
+        let mut head: Option<(At, Record<'_>)> = None;
+        for _ in 0..versions {
+            let number = from.number("number of a record")?;
+            let taken = usize::try_from(number).ok().and_then(|number| used.get_mut(number));
+            if taken.is_none_or(|taken| std::mem::replace(taken, true)) {
+                return Err(bad("a record that is not there, or twice"));
+            }
+            let at = places[number as usize];
+            let record = arena.record(at);
+            if let Some((before, earlier)) = head {
+                if earlier.key() != record.key() || earlier.rev() >= record.rev() {
+                    return Err(bad("versions that do not belong together"));
+                }
+                older.push(Version { main: earlier.main(), at: before });
+            }
+            head = Some((at, record));
+        }
+        let Some((head, record)) = head else { return Err(bad("a key without versions")) };
+        if previous.is_some_and(|previous| arena.record(previous).key() >= record.key()) {
+            return Err(bad("keys out of order"));
+        }
+        previous = Some(head);
+        let slot = Slot { head, older: (!older.is_empty()).then(|| Arc::new(older)) };
+        if slot.doomed(arena, *compacted) > 0 {
+            return Err(bad("versions that were compacted"));
+        }
+        index.append(arena, record.key(), record.main(), slot);
+        if !record.tombstone {
+            leases.attach(record.key(), 0, record.pair().lease);
+        }
+    }
+    if left > 0 { Err(bad("records without a key")) } else { Ok(()) }
+}
