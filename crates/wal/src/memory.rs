@@ -110,6 +110,14 @@ pub enum Fate {
     Torn(Vec<Range<usize>>),
 }
 
+impl Fate {
+    /// A write whose first `bytes` alone reached the disk.
+    #[must_use]
+    pub fn cut_off(bytes: usize) -> Fate {
+        Fate::Torn(Vec::from([Range { start: 0, end: bytes }]))
+    }
+}
+
 /// Asked before every operation.
 type Faults = Box<dyn FnMut(&Operation) -> Fault + Send>;
 

@@ -37,7 +37,7 @@ fn crash(disk: &MemoryDisk, taking: Taking, rng: &mut Rng) {
             (Taking::Names, _) => keep_or_lose(!is_name),
             (Taking::Bytes, _) => keep_or_lose(is_name),
             (Taking::Tears, Unsynced::Write { bytes, .. }) => {
-                Fate::Torn(vec![0..rng.below(bytes.len() as u64 + 1) as usize])
+                Fate::cut_off(rng.below(bytes.len() as u64 + 1) as usize)
             }
             (Taking::Some, Unsynced::Write { bytes, offset, .. }) => {
                 Fate::Torn(some_sectors(*offset, bytes.len(), rng))

@@ -42,7 +42,7 @@ fn a_write_cut_off_at_every_byte() {
             Fate::Kept
         });
         for cut in 0..=length {
-            let disk = torn(first, count, |_, _| Fate::Torn(vec![0..cut]));
+            let disk = torn(first, count, |_, _| Fate::cut_off(cut));
             check(&disk, first, count, cut == length);
         }
     }
