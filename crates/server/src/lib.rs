@@ -1,4 +1,24 @@
 //! The server: everything around a replica that touches a socket, a disk, a thread or the clock.
+//!
+//! A [`Member`] is one thread with one runtime on it: its clients' connections, its peers' and its node all
+//! live there, so that a put wakes nobody else but the disk. Where to read on:
+//!
+//! - [`config`]: what a member is told. [`member`]: how it starts, and how it ends in good order.
+//! - [`node`]: the replica at work. [`disk`]: its log and snapshots on threads of their own. [`transport`]: its peers.
+//! - [`http`], [`grpc`], [`service`], [`convert`], [`status`], [`metrics`]: its clients.
 
 pub mod config;
+pub mod convert;
+mod disk;
+pub mod grpc;
+pub mod http;
+pub mod member;
+pub mod metrics;
+mod node;
+pub mod service;
+pub mod status;
 pub mod transport;
+
+pub use member::{Member, Stopper};
+pub use node::MemberError;
+pub use service::ETCD_VERSION;

@@ -1,0 +1,427 @@
+//! The member's disk at work: one thread that owns the log, one that writes snapshots.
+//!
+//! The log's thread takes everything that has gathered, encodes it, and makes it durable with one write and one
+//! sync; then it tells the node up to which record. So there is one sync in flight, and everything that comes
+//! meanwhile goes with the next. Snapshots have a thread of their own, for a sync must never wait for one.
+//!
+//! A write or a sync that failed is final (see [`synod_wal::LogError::is_fatal`]): the thread says so once and ends, and
+//! nothing is acknowledged any more. A snapshot that finds no room is reported, and tried again when the next is due.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+use synod_core::{Frozen, Index, Lsn, NodeId, Wire};
+use synod_replica::{Piece, TransferId};
+use synod_wal::{Incoming, Log, LogError, Snapshots};
+
+use crate::metrics::Histogram;
+use crate::node::inbox::{Event, Inbox, Notice};
+
+/// The log is synced at the latest when this much has gathered: bounds its buffer.
+const UNSYNCED_BYTES_MAX: usize = 64 << 20;
+/// After this long without work the log proves that its last batch was durable.
+const IDLE: Duration = Duration::from_millis(300);
+
+/// What the log's thread is to do.
+enum LogJob<R> {
+    Append { records: Vec<R>, upto: Lsn },
+    Checkpoint { at: Index, records: Vec<R>, upto: Lsn },
+}
+
+/// What the snapshots' thread is to do.
+enum SnapshotJob<F> {
+    Save { at: Index, frozen: F },
+    Stage(Piece),
+}
+
+/// Both threads, as the node sees them. Dropping it ends them without waiting.
+pub(crate) struct DiskThreads<R, F> {
+    log: Arc<Queue<LogJob<R>>>,
+    snapshots: Arc<Queue<SnapshotJob<F>>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl<R: Wire + Send + 'static, F: Frozen> DiskThreads<R, F> {
+    /// Starts the threads of the member `name`.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub(crate) fn start(
+        name: &str,
+        log: Log,
+        inbox: Arc<Inbox>,
+        numbers: Arc<DiskNumbers>,
+    ) -> std::io::Result<Self> {
+        let (log_queue, snapshot_queue) = (Arc::new(Queue::default()), Arc::new(Queue::default()));
+        let snapshots = log.snapshots();
+        let mut keeper =
+            LogKeeper { log, queue: log_queue.clone(), inbox: inbox.clone(), numbers: numbers.clone() };
+        let mut saver = Saver { snapshots, queue: snapshot_queue.clone(), inbox, numbers, incoming: None };
+        let thread = |role: &str| std::thread::Builder::new().name(format!("{role}-{name}"));
+        let threads = vec![
+            thread("log").spawn(move || keeper.run())?,
+            thread("snap").spawn(move || saver.run())?,
+        ];
+        Ok(DiskThreads { log: log_queue, snapshots: snapshot_queue, threads })
+    }
+
+    /// Appends records, in order; `Durable(upto)` follows.
+    pub(crate) fn append(&self, records: Vec<R>, upto: Lsn) {
+        self.log.push(LogJob::Append { records, upto });
+    }
+
+    /// Starts the log anew above the saved snapshot at `at`; `Durable(upto)` follows.
+    pub(crate) fn checkpoint(&self, at: Index, records: Vec<R>, upto: Lsn) {
+        self.log.push(LogJob::Checkpoint { at, records, upto });
+    }
+
+    /// Writes a snapshot; `Saved` or `SaveFailed` follows.
+    pub(crate) fn save(&self, at: Index, frozen: F) {
+        self.snapshots.push(SnapshotJob::Save { at, frozen });
+    }
+
+    /// Writes a piece of a peer's snapshot; `Staged`, `Installed` or `StageFailed` follows.
+    pub(crate) fn stage(&self, piece: Piece) {
+        self.snapshots.push(SnapshotJob::Stage(piece));
+    }
+
+    /// Lets both threads finish what they were given, and waits for them.
+    pub(crate) fn finish(mut self) {
+        self.log.close();
+        self.snapshots.close();
+        for thread in self.threads.drain(..) {
+            // A panic in there has been reported by the panic's own message.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl<R, F> Drop for DiskThreads<R, F> {
+    fn drop(&mut self) {
+        self.log.close();
+        self.snapshots.close();
+    }
+}
+
+/// What the disk has done, for the metrics page.
+#[derive(Debug)]
+pub(crate) struct DiskNumbers {
+    /// How long a write with its sync took.
+    pub(crate) log_sync: Histogram,
+    /// How long saving a snapshot took.
+    pub(crate) snapshot_save: Histogram,
+    /// Bytes written to the log.
+    pub(crate) log_bytes: AtomicU64,
+}
+
+impl Default for DiskNumbers {
+    fn default() -> Self {
+        DiskNumbers {
+            log_sync: Histogram::of_disk(),
+            snapshot_save: Histogram::of_disk(),
+            log_bytes: AtomicU64::new(0),
+        }
+    }
+}
+
+/// A queue for one thread: whoever pushes wakes it only when it sleeps.
+struct Queue<T> {
+    state: Mutex<State<T>>,
+    work: Condvar,
+}
+
+struct State<T> {
+    jobs: Vec<T>,
+    asleep: bool,
+    closed: bool,
+}
+
+impl<T> Default for Queue<T> {
+    fn default() -> Self {
+        let state = State { jobs: Vec::new(), asleep: false, closed: false };
+        Queue { state: Mutex::new(state), work: Condvar::new() }
+    }
+}
+
+/// What a wait ended with.
+enum Woken {
+    /// There are jobs.
+    Work,
+    /// Nothing came for a while.
+    Idle,
+    /// Nothing will come any more.
+    Closed,
+}
+
+impl<T> Queue<T> {
+    fn push(&self, job: T) {
+        let mut state = self.state.lock();
+        state.jobs.push(job);
+        if state.asleep {
+            self.work.notify_one();
+        }
+    }
+
+    fn close(&self) {
+        self.state.lock().closed = true;
+        self.work.notify_one();
+    }
+
+    /// Waits for jobs and takes all of them.
+    fn take(&self, jobs: &mut Vec<T>, patience: Option<Duration>) -> Woken {
+        let mut state = self.state.lock();
+        while state.jobs.is_empty() {
+            if state.closed {
+                return Woken::Closed;
+            }
+            state.asleep = true;
+            let idle = match patience {
+                Some(patience) => self.work.wait_for(&mut state, patience).timed_out(),
+                None => {
+                    self.work.wait(&mut state);
+                    false
+                }
+            };
+            state.asleep = false;
+            if idle && state.jobs.is_empty() && !state.closed {
+                return Woken::Idle;
+            }
+        }
+        std::mem::swap(&mut state.jobs, jobs);
+        Woken::Work
+    }
+}
+
+/// The owner of the log.
+struct LogKeeper<R> {
+    log: Log,
+    queue: Arc<Queue<LogJob<R>>>,
+    inbox: Arc<Inbox>,
+    numbers: Arc<DiskNumbers>,
+}
+
+impl<R: Wire> LogKeeper<R> {
+    fn run(&mut self) {
+        let mut jobs = Vec::new();
+        let mut marked = true;
+        loop {
+            let patience = (!marked).then_some(IDLE);
+            let result = match self.queue.take(&mut jobs, patience) {
+                Woken::Work => {
+                    marked = false;
+                    self.work(&mut jobs)
+                }
+                Woken::Idle => {
+                    marked = true;
+                    self.log.mark()
+                }
+                Woken::Closed => {
+                    if let Err(error) = self.log.mark() {
+                        tracing::error!(%error, "the log could not be closed in good order");
+                    }
+                    return;
+                }
+            };
+            if let Err(error) = result {
+                tracing::error!(%error, "the log has failed: nothing is acknowledged any more");
+                self.report(Notice::Dead(error.to_string()));
+                return;
+            }
+        }
+    }
+
+    fn work(&mut self, jobs: &mut Vec<LogJob<R>>) -> Result<(), LogError> {
+        let mut reached = None;
+        for job in jobs.drain(..) {
+            match job {
+                LogJob::Append { records, upto } => {
+                    for record in &records {
+                        self.log.append(record)?;
+                    }
+                    reached = Some(upto);
+                    if self.log.pending_bytes() >= UNSYNCED_BYTES_MAX {
+                        self.sync()?;
+                        self.report(Notice::Durable(upto));
+                        reached = None;
+                    }
+                }
+                LogJob::Checkpoint { at, records, upto } => {
+                    // It stands for what was appended before it, and makes that durable with itself.
+                    self.log.checkpoint(at, &records)?;
+                    self.report(Notice::Durable(upto));
+                    reached = None;
+                }
+            }
+        }
+        if let Some(upto) = reached {
+            self.sync()?;
+            self.report(Notice::Durable(upto));
+        }
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<(), LogError> {
+        self.numbers.log_bytes.fetch_add(self.log.pending_bytes() as u64, Ordering::Relaxed);
+        let started = Instant::now();
+        self.log.sync()?;
+        self.numbers.log_sync.observe(started.elapsed());
+        Ok(())
+    }
+
+    fn report(&self, notice: Notice) {
+        // A node that has gone needs no notice.
+        let _ = self.inbox.push(Event::Disk(notice));
+    }
+}
+
+/// The writer of snapshots.
+struct Saver<F> {
+    snapshots: Snapshots,
+    queue: Arc<Queue<SnapshotJob<F>>>,
+    inbox: Arc<Inbox>,
+    numbers: Arc<DiskNumbers>,
+    /// The peer's snapshot that is being received.
+    incoming: Option<(NodeId, TransferId, Incoming)>,
+}
+
+impl<F: Frozen> Saver<F> {
+    fn run(&mut self) {
+        let mut jobs = Vec::new();
+        while let Woken::Work = self.queue.take(&mut jobs, None) {
+            for job in jobs.drain(..) {
+                let notice = match job {
+                    SnapshotJob::Save { at, frozen } => {
+                        self.save(at, frozen).unwrap_or_else(|why| Notice::SaveFailed(why.to_string()))
+                    }
+                    SnapshotJob::Stage(piece) => {
+                        let (from, transfer) = (piece.from, piece.transfer);
+                        self.stage(piece).unwrap_or_else(|why| {
+                            self.incoming = None;
+                            Notice::StageFailed(from, transfer, why.to_string())
+                        })
+                    }
+                };
+                let _ = self.inbox.push(Event::Disk(notice));
+            }
+        }
+    }
+
+    fn save(&self, at: Index, frozen: F) -> std::io::Result<Notice> {
+        let started = Instant::now();
+        let mut writer = self.snapshots.create(at)?;
+        frozen.write_to(&mut writer)?;
+        let file = writer.finish()?;
+        self.numbers.snapshot_save.observe(started.elapsed());
+        tracing::info!(index = at.0, bytes = file.bytes(), took_ms = started.elapsed().as_millis() as u64, "saved snapshot");
+        Ok(Notice::Saved(file.to_ref()))
+    }
+
+    fn stage(&mut self, piece: Piece) -> Result<Notice, LogError> {
+        let (from, transfer) = (piece.from, piece.transfer);
+        if piece.offset == 0 {
+            self.incoming = None;
+            self.incoming = Some((from, transfer, self.snapshots.receive(piece.at, piece.total)?));
+        }
+        let current = self.incoming.take_if(|(who, which, _)| *who == from && *which == transfer);
+        let Some((_, _, mut incoming)) = current else {
+            let what = "a piece without its beginning".to_owned();
+            return Err(LogError::NotAsSent { at: piece.at, what });
+        };
+        incoming.append(piece.offset, &piece.data)?;
+        match piece.sum {
+            Some(sum) => {
+                let file = incoming.finish(sum)?;
+                tracing::info!(index = piece.at.0, bytes = file.bytes(), %from, "received a peer's snapshot");
+                Ok(Notice::Installed(from, transfer, file.to_ref()))
+            }
+            None => {
+                let upto = incoming.received();
+                self.incoming = Some((from, transfer, incoming));
+                Ok(Notice::Staged(from, transfer, upto))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use bytes::Bytes;
+    use synod_wal::{Identity, LogOptions, MemoryDisk};
+
+    use super::*;
+
+    struct Text(&'static [u8]);
+
+    impl Frozen for Text {
+        fn write_to(self, out: &mut dyn io::Write) -> io::Result<()> {
+            out.write_all(self.0)
+        }
+    }
+
+    fn notices(inbox: &Inbox, wanted: usize) -> Vec<Notice> {
+        let mut all = Vec::new();
+        while all.len() < wanted {
+            let mut events = Vec::new();
+            inbox.drain(&mut events);
+            all.extend(events.into_iter().filter_map(|event| match event {
+                Event::Disk(notice) => Some(notice),
+                _ => None,
+            }));
+            std::thread::yield_now();
+        }
+        all
+    }
+
+    const IDENTITY: Identity = Identity { cluster: 7, node: NodeId(1) };
+
+    /// What was reported durable is there after the threads ended, above the snapshot that was checkpointed.
+    #[test]
+    fn records_snapshots_and_checkpoints_are_kept() {
+        let disk = Arc::new(MemoryDisk::new());
+        let (log, _) = Log::open(disk.clone(), IDENTITY, LogOptions::default()).expect("opened");
+        let inbox = Arc::new(Inbox::default());
+        let threads = DiskThreads::<u64, Text>::start("t", log, inbox.clone(), Arc::default()).expect("threads");
+        threads.append(vec![1, 2], Lsn(2));
+        assert!(matches!(notices(&inbox, 1)[..], [Notice::Durable(Lsn(2))]));
+        threads.save(Index(5), Text(b"state"));
+        assert!(matches!(&notices(&inbox, 1)[..], [Notice::Saved(it)] if it.at == Index(5) && it.bytes == 5));
+        threads.checkpoint(Index(5), vec![3], Lsn(2));
+        threads.append(vec![4], Lsn(3));
+        threads.finish();
+        let (_, found) = Log::open(disk, IDENTITY, LogOptions::default()).expect("opened again");
+        assert_eq!(found.records, [&[3u8][..], &[4]]);
+        assert_eq!(found.snapshot.map(|it| it.at()), Some(Index(5)));
+    }
+
+    /// A peer's snapshot is installed when it is whole and its sum is right, and refused otherwise.
+    #[test]
+    fn pieces_become_a_snapshot() {
+        let disk = Arc::new(MemoryDisk::new());
+        let (log, _) = Log::open(disk, IDENTITY, LogOptions::default()).expect("opened");
+        let inbox = Arc::new(Inbox::default());
+        let threads = DiskThreads::<u64, Text>::start("t", log, inbox.clone(), Arc::default()).expect("threads");
+        let piece = |transfer, offset, data: &'static [u8], sum| Piece {
+            from: NodeId(2),
+            transfer,
+            at: Index(9),
+            total: 6,
+            offset,
+            data: Bytes::from_static(data),
+            sum,
+        };
+        threads.stage(piece(1, 0, b"abc", None));
+        threads.stage(piece(1, 3, b"def", Some(crc32c::crc32c(b"abcdef"))));
+        let heard = notices(&inbox, 2);
+        assert!(matches!(heard[0], Notice::Staged(NodeId(2), 1, 3)));
+        assert!(matches!(&heard[1], Notice::Installed(NodeId(2), 1, it) if it.bytes == 6));
+        threads.stage(piece(2, 0, b"abcdef", Some(1)));
+        threads.stage(piece(3, 3, b"def", None));
+        let heard = notices(&inbox, 2);
+        assert!(heard.iter().all(|notice| matches!(notice, Notice::StageFailed(..))), "{heard:?}");
+    }
+}

@@ -1,0 +1,173 @@
+//! Everything that reaches a node from outside its own turn: one queue, one bell.
+//!
+//! Proposals are bounded by number and bytes from their acceptance to their answer ([`Admission`]); what peers
+//! say is bounded by what their connections read before the node's next turn; the disk reports no more than it was asked.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use synod_core::{Lsn, NodeId, SnapshotRef};
+use synod_kv::op::Reply;
+use synod_replica::TransferId;
+use tokio::sync::{Notify, oneshot};
+
+use super::ask::{Ask, Told};
+use crate::service::backend::{Failure, Image};
+
+/// Where an answer goes; a dropped receiver is no error.
+pub(crate) type Answer<T> = oneshot::Sender<Result<T, Failure>>;
+
+/// Something for the node.
+pub(crate) enum Event {
+    /// A client's command.
+    Propose {
+        /// The encoded operation.
+        payload: Bytes,
+        /// Who waits.
+        answer: Answer<Reply>,
+    },
+    /// A client wants to read what was acknowledged anywhere.
+    Fence(Answer<()>),
+    /// A question about a lease, for the leader.
+    Ask(Ask, Answer<Told>),
+    /// A client wants another leader.
+    MoveLeader(NodeId, Answer<()>),
+    /// The member is about to stop: somebody else should lead.
+    HandOver(Answer<()>),
+    /// A client wants an image of the state.
+    Image(Answer<Image>),
+    /// The watchers want to be looked after.
+    Nudge,
+    /// Messages of a peer.
+    Peer(NodeId, Vec<Bytes>),
+    /// The disk has something to say.
+    Disk(Notice),
+    /// The member is to end: hand over, answer, leave.
+    Stop,
+}
+
+/// What the disk reports.
+#[derive(Debug)]
+pub(crate) enum Notice {
+    /// Every record up to this one is on disk.
+    Durable(Lsn),
+    /// Our snapshot is on disk.
+    Saved(SnapshotRef),
+    /// Our snapshot could not be written; the log goes on.
+    SaveFailed(String),
+    /// Pieces of a peer's snapshot up to here were taken.
+    Staged(NodeId, TransferId, u64),
+    /// A peer's snapshot is whole and verified.
+    Installed(NodeId, TransferId, SnapshotRef),
+    /// A peer's snapshot could not be taken.
+    StageFailed(NodeId, TransferId, String),
+    /// The log cannot go on: nothing may be acknowledged any more.
+    Dead(String),
+}
+
+/// The queue.
+#[derive(Default)]
+pub(crate) struct Inbox {
+    events: Mutex<Vec<Event>>,
+    bell: Notify,
+    closed: AtomicBool,
+}
+
+impl Inbox {
+    /// Queues an event, unless the node is gone: then it comes back.
+    pub(crate) fn push(&self, event: Event) -> Result<(), Event> {
+        let mut events = self.events.lock();
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(event);
+        }
+        events.push(event);
+        let first = events.len() == 1;
+        drop(events);
+        if first {
+            self.bell.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Everything queued, in order, into the empty `events`.
+    pub(crate) fn drain(&self, events: &mut Vec<Event>) {
+        debug_assert!(events.is_empty());
+        std::mem::swap(&mut *self.events.lock(), events);
+    }
+
+    /// Waits until something is queued.
+    pub(crate) async fn rung(&self) {
+        self.bell.notified().await;
+    }
+
+    /// Takes nothing more; what is queued is dropped, and its askers learn that the member stops.
+    pub(crate) fn close(&self) {
+        let mut events = self.events.lock();
+        self.closed.store(true, Ordering::Relaxed);
+        events.clear();
+    }
+}
+
+/// Proposals accepted and not answered yet, at most. Past it a client gets `Busy` at once.
+pub(crate) const PROPOSALS_MAX: usize = 50_000;
+/// Their payloads' bytes, at most.
+pub(crate) const PROPOSAL_BYTES_MAX: usize = 256 << 20;
+
+/// How many proposals are on their way, and how large they are.
+#[derive(Default)]
+pub(crate) struct Admission {
+    count: AtomicUsize,
+    bytes: AtomicUsize,
+    /// Proposals that were refused or found no outcome.
+    pub(crate) failed: AtomicU64,
+}
+
+impl Admission {
+    /// Counts a proposal in, or says no.
+    pub(crate) fn enter(&self, bytes: usize) -> Result<(), Failure> {
+        let (count, total) = (self.count.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed));
+        // A single proposal larger than the room is let in when it is alone: it is bounded on its own.
+        if count >= PROPOSALS_MAX || (count > 0 && total + bytes > PROPOSAL_BYTES_MAX) {
+            self.failed.fetch_add(1, Ordering::Relaxed);
+            return Err(Failure::Busy);
+        }
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Counts a proposal out.
+    pub(crate) fn leave(&self, bytes: usize) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// How many are on their way.
+    pub(crate) fn pending(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Past the bound a proposal is refused at once, and there is room again when one has been answered.
+    #[test]
+    fn admission_is_bounded() {
+        let admission = Admission::default();
+        for _ in 0..PROPOSALS_MAX {
+            assert_eq!(admission.enter(0), Ok(()));
+        }
+        assert_eq!(admission.enter(0), Err(Failure::Busy));
+        admission.leave(0);
+        assert_eq!(admission.enter(0), Ok(()));
+
+        let admission = Admission::default();
+        assert_eq!(admission.enter(PROPOSAL_BYTES_MAX * 2), Ok(()), "alone, any size may go");
+        assert_eq!(admission.enter(1), Err(Failure::Busy));
+        admission.leave(PROPOSAL_BYTES_MAX * 2);
+        assert_eq!(admission.enter(1), Ok(()));
+    }
+}

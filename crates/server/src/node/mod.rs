@@ -1,0 +1,309 @@
+//! The node: a replica with its world, as one task on the member's thread.
+//!
+//! [`Node`] is what the services hold: it puts questions into the inbox and waits for answers. `turn` is the
+//! task that takes them out. `world` is what the replica sees of the outside; `waiters` are the clients in
+//! between; `ask` is what members ask one another beside the protocol; `folder` knows whose data folder it is; `chores`
+//! are the slow tasks beside the turn.
+
+pub(crate) mod ask;
+pub(crate) mod chores;
+pub(crate) mod folder;
+mod image;
+pub(crate) mod inbox;
+mod numbers;
+pub(crate) mod turn;
+pub(crate) mod waiters;
+pub(crate) mod world;
+
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use parking_lot::{Mutex, RwLock};
+use synod_core::{Members, NodeId, Role, Wire};
+use synod_kv::op::{Op, Reply};
+use synod_replica::RestoreFailed;
+use tokio::sync::{oneshot, watch};
+
+use self::ask::{Ask, Told};
+use self::inbox::{Admission, Answer, Event, Inbox};
+use crate::disk::DiskNumbers;
+use crate::metrics::Page;
+use crate::service::backend::{Backend, Failure, Identity, Image, LeaseTime, MemberInfo, SharedStore, Standing};
+use crate::service::bell::Bell;
+use crate::transport::PeerNumbers;
+
+pub use folder::FolderError;
+
+/// Why a member ended, other than by being told to.
+#[derive(Debug, thiserror::Error)]
+pub enum MemberError {
+    /// The data folder cannot be used.
+    #[error("{0}")]
+    Folder(#[from] FolderError),
+    /// The log cannot be opened.
+    #[error("{0}")]
+    Log(#[from] synod_wal::LogError),
+    /// The log cannot go on.
+    #[error("the log has failed: {0}")]
+    Disk(String),
+    /// A record of the log means nothing to this version.
+    #[error("record {number} of the log does not decode: {error}; it was written by another version or is damaged")]
+    Record {
+        /// Which record, counted from the last checkpoint.
+        number: usize,
+        /// What is wrong with it.
+        error: synod_core::WireError,
+    },
+    /// The folder remembers its member, but its log is gone.
+    #[error(
+        "{0} has lost its log: a member without its memory must not vote; remove it from the cluster and add it anew with an empty folder"
+    )]
+    LostLog(String),
+    /// A snapshot cannot become the state.
+    #[error("{0}")]
+    Restore(RestoreFailed),
+    /// An address cannot be listened at.
+    #[error("cannot listen at {address}: {source}")]
+    Listen {
+        /// Which.
+        address: String,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The system gives no thread, timer or socket.
+    #[error("cannot start: {0}")]
+    Start(std::io::Error),
+    /// The options do not fit together.
+    #[error("{0}")]
+    Options(String),
+    /// Something in the member failed that should not; the log tells more.
+    #[error("the member has failed: {0}")]
+    Panicked(String),
+}
+
+/// What the node's task and the services share.
+pub(crate) struct Shared {
+    pub(crate) identity: Identity,
+    pub(crate) clock: turn::Clock,
+    pub(crate) store: SharedStore,
+    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) standing: Mutex<Standing>,
+    pub(crate) members: RwLock<Members>,
+    /// The members that the cluster was founded with: for what they have not said of themselves yet.
+    pub(crate) founders: Vec<MemberInfo>,
+    pub(crate) leader: watch::Sender<Option<NodeId>>,
+    pub(crate) stopping: watch::Sender<bool>,
+    /// What has been removed from memory: everything that compactions up to this revision gave up.
+    pub(crate) scrubbed: watch::Sender<i64>,
+    pub(crate) bell: Arc<Bell>,
+    pub(crate) disk: Arc<DiskNumbers>,
+    pub(crate) peers: OnceLock<Vec<(NodeId, Arc<PeerNumbers>)>>,
+    pub(crate) leader_changes: AtomicU64,
+    pub(crate) leases_expired: AtomicU64,
+}
+
+/// A payload larger than this is refused before it is proposed: it would not fit into a peer's frame.
+const PAYLOAD_BYTES_MAX: usize = crate::transport::FRAME_BYTES_MAX - (1 << 20);
+
+/// The services' hold on the node; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Node(pub(crate) Arc<Shared>);
+
+impl Node {
+    pub(crate) fn new(
+        identity: Identity,
+        store: SharedStore,
+        members: Members,
+        founders: Vec<MemberInfo>,
+    ) -> Node {
+        let standing =
+            Standing { role: Role::Follower, leader: None, term: 0, decided: 0, applied: 0, disk_bytes: 0 };
+        Node(Arc::new(Shared {
+            identity,
+            clock: turn::Clock::start(),
+            store,
+            inbox: Arc::default(),
+            admission: Arc::default(),
+            standing: Mutex::new(standing),
+            members: RwLock::new(members),
+            founders,
+            leader: watch::Sender::new(None),
+            stopping: watch::Sender::new(false),
+            scrubbed: watch::Sender::new(0),
+            bell: Arc::default(),
+            disk: Arc::default(),
+            peers: OnceLock::new(),
+            leader_changes: AtomicU64::new(0),
+            leases_expired: AtomicU64::new(0),
+        }))
+    }
+
+    pub(crate) fn inbox(&self) -> &Arc<Inbox> {
+        &self.0.inbox
+    }
+
+    /// Puts a question into the inbox and waits for the answer.
+    async fn ask_node<T>(&self, event: impl FnOnce(Answer<T>) -> Event) -> Result<T, Failure> {
+        let (answer, answered) = oneshot::channel();
+        if self.0.inbox.push(event(answer)).is_err() {
+            return Err(Failure::Stopped);
+        }
+        answered.await.unwrap_or(Err(Failure::Stopped))
+    }
+
+    async fn ask_leader(&self, ask: Ask) -> Result<Option<(Duration, i64)>, Failure> {
+        match self.ask_node(|answer| Event::Ask(ask, answer)).await? {
+            Told::Lives { remaining, granted } => Ok(Some((remaining, granted))),
+            Told::NoLease => Ok(None),
+            Told::NotLeader => Err(Failure::NotLeader),
+        }
+    }
+
+    /// Gives leadership away, if this member leads and somebody else can.
+    pub(crate) async fn hand_over(&self) -> Result<(), Failure> {
+        self.ask_node(Event::HandOver).await
+    }
+
+    /// Ends the node's task, after what is in the inbox already.
+    pub(crate) fn stop(&self) {
+        // A closed inbox belongs to a node that has ended.
+        let _ = self.0.inbox.push(Event::Stop);
+    }
+
+    /// The body of `GET /members` on the peer port.
+    pub(crate) fn members_json(&self) -> String {
+        let members: Vec<_> = self
+            .members()
+            .into_iter()
+            .map(|member| {
+                serde_json::json!({
+                    "id": member.id.0,
+                    "peerURLs": member.peer_urls,
+                    "name": member.name,
+                    "clientURLs": member.client_urls,
+                })
+            })
+            .collect();
+        serde_json::Value::from(members).to_string() + "\n"
+    }
+}
+
+impl Backend for Node {
+    fn store(&self) -> &SharedStore {
+        &self.0.store
+    }
+
+    fn identity(&self) -> Identity {
+        self.0.identity
+    }
+
+    fn standing(&self) -> Standing {
+        *self.0.standing.lock()
+    }
+
+    async fn propose(&self, op: Op) -> Result<Reply, Failure> {
+        let payload = op.to_bytes();
+        drop(op);
+        if payload.len() > PAYLOAD_BYTES_MAX {
+            return Err(Failure::TooLarge);
+        }
+        self.0.admission.enter(payload.len())?;
+        let (answer, answered) = oneshot::channel();
+        let bytes = payload.len();
+        if self.0.inbox.push(Event::Propose { payload, answer }).is_err() {
+            self.0.admission.leave(bytes);
+            return Err(Failure::Stopped);
+        }
+        answered.await.unwrap_or(Err(Failure::Stopped))
+    }
+
+    async fn fence(&self) -> Result<(), Failure> {
+        self.ask_node(Event::Fence).await
+    }
+
+    async fn compacted(&self, revision: i64) -> Result<(), Failure> {
+        let mut scrubbed = self.0.scrubbed.subscribe();
+        let mut stopping = self.0.stopping.subscribe();
+        tokio::select! {
+            done = scrubbed.wait_for(|done| *done >= revision) => done.map(|_| ()).map_err(|_| Failure::Stopped),
+            _ = stopping.wait_for(|stop| *stop) => Err(Failure::Stopped),
+        }
+    }
+
+    async fn renew_lease(&self, id: i64) -> Result<Option<i64>, Failure> {
+        Ok(self.ask_leader(Ask::Renew(id)).await?.map(|(_, granted)| granted))
+    }
+
+    async fn lease_time(&self, id: i64) -> Result<Option<LeaseTime>, Failure> {
+        let told = self.ask_leader(Ask::TimeLeft(id)).await?;
+        Ok(told.map(|(remaining, granted)| LeaseTime { remaining, granted }))
+    }
+
+    fn leases(&self) -> Vec<i64> {
+        let now = self.0.clock.now();
+        let mut store = self.0.store.write();
+        let ids: Vec<i64> = store.leases().iter().map(|(id, _)| id).collect();
+        let mut timed: Vec<_> = ids.into_iter().map(|id| (store.lessor().remaining(id, now), id)).collect();
+        timed.sort_unstable();
+        timed.into_iter().map(|(_, id)| id).collect()
+    }
+
+    async fn move_leader(&self, to: NodeId) -> Result<(), Failure> {
+        self.ask_node(|answer| Event::MoveLeader(to, answer)).await
+    }
+
+    fn members(&self) -> Vec<MemberInfo> {
+        let members = self.0.members.read();
+        let store = self.0.store.read();
+        let founder = |id| self.0.founders.iter().find(|founder| founder.id == id);
+        let info = |id: NodeId| {
+            let said = store.members().get(&id.0);
+            let known = founder(id).cloned();
+            MemberInfo {
+                id,
+                name: said.map(|said| said.name.clone()).or(known.as_ref().map(|it| it.name.clone())).unwrap_or_default(),
+                peer_urls: said
+                    .map(|said| said.peer_urls.clone())
+                    .or(known.map(|it| it.peer_urls))
+                    .unwrap_or_default(),
+                client_urls: said.map(|said| said.client_urls.clone()).unwrap_or_default(),
+                is_learner: members.learners.contains(&id),
+            }
+        };
+        members.all().map(info).collect()
+    }
+
+    async fn defragment(&self) -> Result<(), Failure> {
+        // Memory is given back piece by piece after each compaction; what is left is to wait until that is done.
+        let compacted = self.0.store.read().compacted();
+        if compacted > 0 { self.compacted(compacted).await } else { Ok(()) }
+    }
+
+    fn leader(&self) -> watch::Receiver<Option<NodeId>> {
+        self.0.leader.subscribe()
+    }
+
+    async fn snapshot(&self) -> Result<Image, Failure> {
+        self.ask_node(Event::Image).await
+    }
+
+    fn nudge(&self) {
+        // A node that has gone has nobody to serve.
+        let _ = self.0.inbox.push(Event::Nudge);
+    }
+
+    fn bell(&self) -> &Arc<Bell> {
+        &self.0.bell
+    }
+
+    fn stopping(&self) -> watch::Receiver<bool> {
+        self.0.stopping.subscribe()
+    }
+
+    fn write_metrics(&self, page: &mut Page) {
+        numbers::write(&self.0, page);
+    }
+}

@@ -1,0 +1,479 @@
+//! The node's turn: take all that has gathered, let the replica think once, let everything out.
+//!
+//! One task, on the same thread as the member's connections: a client's put wakes this task within the same
+//! thread, and nobody else but the disk. While one turn's records are being synced the next turn's commands
+//! gather; so batches form by themselves, the larger the busier.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use synod_core::{Command, CommandId, Machine, NodeId, Protocol, ReadId, Refusal, Role, Time, Wire};
+use synod_kv::op::Op;
+use synod_replica::Replica;
+
+use super::ask::{Ask, Envelope, Told};
+use super::image;
+use super::inbox::{Answer, Event, Notice};
+use super::waiters::Who;
+use super::world::{Outside, SharedMachine};
+use super::{MemberError, Shared};
+use crate::service::backend::{Cause, Failure, Standing};
+
+/// How often the status is looked at while turn follows turn: it costs more than a turn's own work.
+const STATUS_EVERY: Duration = Duration::from_millis(2);
+/// Between two tries of what waits for a leader although there seems to be one.
+const RETRY_EVERY: Duration = Duration::from_millis(20);
+/// Leases whose end is proposed in one go, and how often: at most a thousand a second.
+const REVOKES_MAX: usize = 500;
+const REVOKE_EVERY: Duration = Duration::from_millis(500);
+/// Versions that watchers who lag may look at, and keys that the scrubber may look at, in one turn.
+const CATCH_UP_BUDGET: usize = 2_000;
+const SCRUB_BUDGET: usize = 500;
+
+/// A monotonic clock.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock(Instant);
+
+impl Clock {
+    pub(crate) fn start() -> Clock {
+        Clock(Instant::now())
+    }
+
+    pub(crate) fn now(self) -> Time {
+        Time(self.0.elapsed().as_nanos() as u64 + 1)
+    }
+
+    fn instant(self, at: Time) -> tokio::time::Instant {
+        (self.0 + Duration::from_nanos(at.0)).into()
+    }
+}
+
+/// The task's state.
+pub(crate) struct Turn<P: Protocol> {
+    pub(crate) replica: Replica<P, SharedMachine>,
+    pub(crate) outside: Outside<P>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) clock: Clock,
+    pub(crate) next_number: u64,
+    pub(crate) election_timeout: Duration,
+    pub(crate) warning_apply: Duration,
+    pub(crate) moving: Option<Moving>,
+    pub(crate) past: Past,
+}
+
+/// A change of leader that somebody waits for.
+pub(crate) struct Moving {
+    to: NodeId,
+    answer: Answer<()>,
+    deadline: Time,
+}
+
+/// What the last turns saw: for what is due next, and for the causes of timeouts.
+#[derive(Default)]
+pub(crate) struct Past {
+    events: Vec<Event>,
+    fences: Vec<Answer<()>>,
+    status_at: Time,
+    status_due: bool,
+    retried_at: Time,
+    revoked_at: Time,
+    more_to_do: bool,
+    /// When the present leader was first seen, and when there was none last.
+    elected_at: Option<Time>,
+    /// Since when there has been no connection to a majority.
+    isolated_since: Option<Time>,
+    /// Whether a turn was the last.
+    stop: bool,
+}
+
+impl<P: Protocol> Turn<P> {
+    /// Turn after turn, until the member is told to stop or cannot go on.
+    pub(crate) async fn run(mut self) -> Result<(), MemberError> {
+        let outcome = self.turns().await;
+        self.shared.inbox.close();
+        self.outside.waiters.stop();
+        if let Some(moving) = self.moving.take() {
+            let _ = moving.answer.send(Err(Failure::Stopped));
+        }
+        self.outside.disk.finish();
+        outcome
+    }
+
+    async fn turns(&mut self) -> Result<(), MemberError> {
+        let sleep = tokio::time::sleep(Duration::ZERO);
+        tokio::pin!(sleep);
+        while !self.past.stop {
+            let now = self.clock.now();
+            let deadline = self.deadline(now);
+            if deadline.is_some_and(|deadline| deadline <= now) {
+                // Whoever else wants this thread gets it once, sockets included.
+                tokio::task::yield_now().await;
+            } else {
+                // The timer is moved only when it would come too late: early wake-ups are harmless.
+                let wanted = self.clock.instant(deadline.unwrap_or(now + Duration::from_secs(1)));
+                if sleep.deadline() > wanted || sleep.is_elapsed() {
+                    sleep.as_mut().reset(wanted);
+                }
+                tokio::select! {
+                    biased;
+                    () = self.shared.inbox.rung() => {}
+                    () = &mut sleep => {}
+                }
+            }
+            self.turn()?;
+        }
+        Ok(())
+    }
+
+    fn deadline(&mut self, now: Time) -> Option<Time> {
+        if self.past.more_to_do {
+            return Some(now);
+        }
+        let status = self.past.status_due.then(|| self.past.status_at + STATUS_EVERY);
+        let retry = self.outside.waiters.has_parked().then(|| self.past.retried_at + RETRY_EVERY);
+        let leases = self.shared.store.write().lessor().deadline();
+        let leases = leases.map(|due| due.max(self.past.revoked_at + REVOKE_EVERY));
+        let moving = self.moving.as_ref().map(|moving| moving.deadline);
+        let waiting = self.outside.waiters.next_deadline();
+        [self.replica.deadline(), status, retry, leases, moving, waiting].into_iter().flatten().min()
+    }
+
+    fn turn(&mut self) -> Result<(), MemberError> {
+        let now = self.clock.now();
+        self.take_events(now)?;
+        self.drive_leases(now);
+        self.replica.tick(now);
+        let before = Instant::now();
+        self.replica.flush(now, &mut self.outside).map_err(MemberError::Restore)?;
+        let took = before.elapsed();
+        if took > self.warning_apply {
+            tracing::warn!(took_ms = took.as_millis() as u64, expected_ms = self.warning_apply.as_millis() as u64, "apply request took too long");
+        }
+        self.serve_watchers();
+        self.note_standing(now);
+        self.settle_move(now);
+        self.retry_parked(now);
+        let (elected, isolated, election) = (self.past.elected_at, self.past.isolated_since, self.election_timeout);
+        self.outside.waiters.expire(now, |since| cause(since, elected, isolated, election));
+        Ok(())
+    }
+
+    fn take_events(&mut self, now: Time) -> Result<(), MemberError> {
+        let mut events = std::mem::take(&mut self.past.events);
+        self.shared.inbox.drain(&mut events);
+        for event in events.drain(..) {
+            match event {
+                Event::Propose { payload, answer } => {
+                    let number = self.take_number();
+                    self.outside.waiters.command(now, number, payload.clone(), answer);
+                    self.submit(number, payload);
+                }
+                Event::Fence(answer) => self.past.fences.push(answer),
+                Event::Peer(from, messages) => {
+                    for message in messages {
+                        self.on_message(now, from, message);
+                    }
+                }
+                Event::Disk(notice) => self.on_notice(now, notice)?,
+                Event::Ask(ask, answer) => self.on_ask(now, ask, answer),
+                Event::MoveLeader(to, answer) => self.on_move(now, to, answer),
+                Event::HandOver(answer) => match self.best_successor() {
+                    Some(to) => self.on_move(now, to, answer),
+                    None => {
+                        let _ = answer.send(Ok(()));
+                    }
+                },
+                Event::Image(answer) => {
+                    let store = self.shared.store.read();
+                    image::stream(store.freeze(), store.freeze(), answer);
+                }
+                // Every turn looks after the watchers.
+                Event::Nudge => {}
+                Event::Stop => self.past.stop = true,
+            }
+        }
+        self.past.events = events;
+        if !self.past.fences.is_empty() {
+            let read = self.outside.waiters.read(now, std::mem::take(&mut self.past.fences));
+            self.replica.read(read);
+        }
+        Ok(())
+    }
+
+    /// Names for commands; never used twice, not by an earlier run either.
+    fn take_number(&mut self) -> u64 {
+        self.next_number += 1;
+        self.next_number
+    }
+
+    fn submit(&mut self, number: u64, payload: Bytes) {
+        let id = CommandId { origin: self.outside.me, number };
+        if let Err(reason) = self.replica.submit(Command { id, payload }) {
+            self.outside.waiters.reply(number, Err(Failure::from(reason)));
+        }
+    }
+
+    /// Proposes something that nobody waits for.
+    fn submit_unwatched(&mut self, op: &Op) {
+        let number = self.take_number();
+        self.submit(number, op.to_bytes());
+    }
+
+    fn on_message(&mut self, now: Time, from: NodeId, message: Bytes) {
+        match Envelope::<P::Message>::decode_all(message) {
+            Ok(Envelope::Packet(packet)) => self.replica.receive(now, from, packet),
+            Ok(Envelope::Ask(number, ask)) => {
+                let told = if self.leads() { self.answer(now, ask) } else { Told::NotLeader };
+                self.outside.post(from, &Envelope::Told(number, told));
+            }
+            // The question goes to whoever leads now, as soon as that is known.
+            Ok(Envelope::Told(number, Told::NotLeader)) => self.outside.waiters.park(Who::Ask(number)),
+            Ok(Envelope::Told(number, told)) => self.outside.waiters.told(number, Ok(told)),
+            Err(error) => tracing::warn!(peer = %from, %error, "a peer's message does not decode; it is ignored"),
+        }
+    }
+
+    fn on_notice(&mut self, now: Time, notice: Notice) -> Result<(), MemberError> {
+        match notice {
+            Notice::Durable(upto) => self.replica.durable(now, upto),
+            Notice::Saved(snapshot) => self.replica.saved(now, snapshot),
+            Notice::SaveFailed(why) => {
+                tracing::error!(error = %why, "cannot save a snapshot; trying again when the next is due");
+                self.replica.save_failed();
+            }
+            Notice::Staged(from, transfer, upto) => self.replica.staged(from, transfer, upto),
+            Notice::Installed(from, transfer, snapshot) => self.replica.installed(now, from, transfer, snapshot),
+            Notice::StageFailed(from, transfer, why) => {
+                tracing::error!(peer = %from, error = %why, "cannot take a peer's snapshot");
+                self.replica.stage_failed(from, transfer);
+            }
+            Notice::Dead(why) => return Err(MemberError::Disk(why)),
+        }
+        Ok(())
+    }
+
+    fn leads(&self) -> bool {
+        self.shared.standing.lock().leader == Some(self.outside.me)
+    }
+
+    fn on_ask(&mut self, now: Time, ask: Ask, answer: Answer<Told>) {
+        let number = self.outside.waiters.ask(now, ask, answer);
+        self.put_question(now, number, ask);
+    }
+
+    fn put_question(&mut self, now: Time, number: u64, ask: Ask) {
+        let leader = self.shared.standing.lock().leader;
+        match leader {
+            Some(leader) if leader == self.outside.me => {
+                let told = self.answer(now, ask);
+                self.outside.waiters.told(number, Ok(told));
+            }
+            Some(leader) => self.outside.post(leader, &Envelope::Ask(number, ask)),
+            None => self.outside.waiters.park(Who::Ask(number)),
+        }
+    }
+
+    /// Answers a question as the keeper of the leases' time.
+    fn answer(&mut self, now: Time, ask: Ask) -> Told {
+        let mut store = self.shared.store.write();
+        match ask {
+            Ask::Renew(lease) => {
+                let Some(renewed) = store.lessor().renew(lease, now) else { return Told::NoLease };
+                drop(store);
+                if let Some(checkpoint) = &renewed.checkpoint {
+                    self.submit_unwatched(checkpoint);
+                }
+                let granted = renewed.ttl;
+                Told::Lives { remaining: Duration::from_secs(granted.unsigned_abs()), granted }
+            }
+            Ask::TimeLeft(lease) => {
+                let granted = store.leases().get(lease).map(|lease| lease.ttl);
+                match (granted, store.lessor().remaining(lease, now)) {
+                    (Some(granted), Some(remaining)) => Told::Lives { remaining, granted },
+                    _ => Told::NoLease,
+                }
+            }
+        }
+    }
+
+    /// Proposes the end of leases whose time is over, and notes what is left of long ones.
+    fn drive_leases(&mut self, now: Time) {
+        let mut store = self.shared.store.write();
+        let lessor = store.lessor();
+        lessor.advance(now);
+        let due = lessor.deadline().is_some_and(|deadline| deadline <= now);
+        if !due || now.since(self.past.revoked_at) < REVOKE_EVERY {
+            return;
+        }
+        self.past.revoked_at = now;
+        let expired = lessor.expired(now, REVOKES_MAX);
+        let checkpoint = lessor.checkpoint(now, REVOKES_MAX);
+        drop(store);
+        if !expired.is_empty() {
+            self.shared.leases_expired.fetch_add(expired.len() as u64, std::sync::atomic::Ordering::Relaxed);
+        }
+        for id in expired {
+            self.submit_unwatched(&Op::LeaseRevoke { id });
+        }
+        if let Some(checkpoint) = checkpoint {
+            self.submit_unwatched(&checkpoint);
+        }
+    }
+
+    fn serve_watchers(&mut self) {
+        let mut store = self.shared.store.write();
+        let lagging = store.catch_up(CATCH_UP_BUDGET);
+        let scrubbing = store.scrub(SCRUB_BUDGET);
+        let ready = store.hub().take_ready();
+        let compacted = store.compacted();
+        drop(store);
+        if !scrubbing {
+            self.shared.scrubbed.send_if_modified(|done| std::mem::replace(done, compacted) != compacted);
+        }
+        self.past.more_to_do = lagging || scrubbing;
+        // Outside the lock: whoever wakes wants to read.
+        if !ready.is_empty() {
+            self.shared.bell.ring(ready);
+        }
+    }
+
+    /// Looks at the protocol's status, and acts upon what has changed.
+    fn note_standing(&mut self, now: Time) {
+        if let Some(members) = self.outside.members.take() {
+            *self.shared.members.write() = members;
+        }
+        let applied = self.replica.applied().0;
+        if now.since(self.past.status_at) < STATUS_EVERY && self.past.status_at != Time::ZERO {
+            self.past.status_due = true;
+            self.shared.standing.lock().applied = applied;
+            return;
+        }
+        self.past.status_at = now;
+        self.past.status_due = false;
+        let status = self.replica.status();
+        let before = *self.shared.standing.lock();
+        let disk_bytes = self.shared.store.read().size_held();
+        let standing = Standing {
+            role: status.role,
+            leader: status.leader,
+            term: status.term,
+            decided: status.decided.0,
+            applied,
+            disk_bytes,
+        };
+        *self.shared.standing.lock() = standing;
+        let quorum = status.members.voters.len() / 2 + 1;
+        let connected = self.outside.transport.connected() + 1;
+        if connected >= quorum {
+            self.past.isolated_since = None;
+        } else {
+            self.past.isolated_since.get_or_insert(now);
+        }
+        let leads = status.leader == Some(self.outside.me) && status.role == Role::Leader;
+        let mut store = self.shared.store.write();
+        if leads && !store.lessor().is_leading() {
+            store.promote_lessor(now, self.election_timeout);
+        } else if !leads && store.lessor().is_leading() {
+            store.lessor().demote();
+        }
+        drop(store);
+        if before.leader != standing.leader {
+            if let Some(leader) = standing.leader {
+                self.past.elected_at = Some(now);
+                self.shared.leader_changes.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                tracing::info!(%leader, term = standing.term, "raft.node: elected leader");
+            } else {
+                tracing::warn!(term = standing.term, "raft.node: lost leader");
+            }
+            self.past.retried_at = Time::ZERO;
+            self.shared.leader.send_replace(standing.leader);
+        }
+    }
+
+    fn on_move(&mut self, now: Time, to: NodeId, answer: Answer<()>) {
+        if !self.leads() {
+            let _ = answer.send(Err(Failure::NotLeader));
+        } else if to == self.outside.me {
+            let _ = answer.send(Ok(()));
+        } else if !self.replica.status().members.voters.contains(&to) {
+            let _ = answer.send(Err(Failure::BadTransferee));
+        } else if self.moving.is_some() {
+            let _ = answer.send(Err(Failure::TransferTimedOut));
+        } else {
+            tracing::info!(%to, "leadership transfer starting");
+            let deadline = now + self.election_timeout * 2;
+            self.moving = Some(Moving { to, answer, deadline });
+            self.replica.transfer_leadership(now, to);
+        }
+    }
+
+    fn settle_move(&mut self, now: Time) {
+        let declined = self.outside.declined.take();
+        let Some(moving) = &self.moving else { return };
+        // Known only when the other's first message as leader has arrived.
+        let leader = self.shared.standing.lock().leader;
+        let outcome = match declined {
+            _ if leader == Some(moving.to) => Ok(()),
+            Some(Refusal::Busy) => Err(Failure::TransferTimedOut),
+            Some(reason) => Err(Failure::from(reason)),
+            None if now >= moving.deadline => Err(Failure::TransferTimedOut),
+            None => return,
+        };
+        if let Some(moving) = self.moving.take() {
+            tracing::info!(to = %moving.to, ?outcome, "leadership transfer ended");
+            let _ = moving.answer.send(outcome);
+        }
+    }
+
+    /// The voter that could take over fastest, when this member leads and there is another one.
+    fn best_successor(&self) -> Option<NodeId> {
+        if !self.leads() {
+            return None;
+        }
+        let status = self.replica.status();
+        let alive = |silent: Option<Duration>| silent.is_some_and(|silent| silent < self.election_timeout);
+        let voters = status.peers.iter().filter(|peer| status.members.voters.contains(&peer.id) && alive(peer.silent));
+        voters.max_by_key(|peer| peer.matched).map(|peer| peer.id)
+    }
+
+    fn retry_parked(&mut self, now: Time) {
+        if !self.outside.waiters.has_parked() || now.since(self.past.retried_at) < RETRY_EVERY {
+            return;
+        }
+        if self.shared.standing.lock().leader.is_none() {
+            // Looked at again when there is one, or when they expire.
+            self.past.retried_at = now;
+            return;
+        }
+        self.past.retried_at = now;
+        for who in self.outside.waiters.unpark() {
+            match who {
+                Who::Command(number) => {
+                    if let Some(payload) = self.outside.waiters.payload(number) {
+                        self.submit(number, payload);
+                    }
+                }
+                Who::Read(number) if self.outside.waiters.awaits(number) => self.replica.read(ReadId(number)),
+                Who::Read(_) => {}
+                Who::Ask(number) => {
+                    if let Some(ask) = self.outside.waiters.question(number) {
+                        self.put_question(now, number, ask);
+                    }
+                }
+            }
+        }
+        self.past.more_to_do = true;
+    }
+}
+
+/// What probably kept someone who has waited since `since`.
+fn cause(since: Time, elected: Option<Time>, isolated: Option<Time>, election_timeout: Duration) -> Cause {
+    if elected.is_some_and(|elected| since <= elected && since >= elected - election_timeout * 2) {
+        Cause::LeaderLost
+    } else if isolated.is_some_and(|isolated| isolated <= since) {
+        Cause::ConnectionLost
+    } else {
+        Cause::Plain
+    }
+}

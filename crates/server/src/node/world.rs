@@ -1,0 +1,146 @@
+//! The world outside a replica, as a server has it: peers behind sockets, a log behind a thread, clients who wait.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+use synod_core::{
+    Audience, Command, CommandId, Index, Lsn, Machine, Members, NodeId, Protocol, ReadId, Refusal, SnapshotRef, Wire,
+};
+use synod_kv::Store;
+use synod_kv::op::Reply;
+use synod_kv::snapshot::FrozenStore as Frozen;
+use synod_replica::{Packet, Piece, World};
+
+use super::ask::Envelope;
+use super::waiters::{Waiters, Who};
+use crate::disk::DiskThreads;
+use crate::service::ETCD_VERSION;
+use crate::service::backend::{Failure, SharedStore};
+use crate::transport::{Lane, Transport};
+
+/// The store as a machine: the node writes through it, the services read beside it.
+pub(crate) struct SharedMachine(pub(crate) SharedStore);
+
+impl SharedMachine {
+    pub(crate) fn new() -> SharedMachine {
+        SharedMachine(Arc::new(RwLock::new(Store::new())))
+    }
+}
+
+impl Machine for SharedMachine {
+    type Reply = Reply;
+    type Frozen = Frozen;
+
+    fn apply(&mut self, at: Index, command: &Command, audience: Audience) -> Reply {
+        self.0.write().apply(at, command, audience)
+    }
+
+    fn freeze(&self) -> Frozen {
+        self.0.read().freeze()
+    }
+
+    fn restore(&mut self, source: &SnapshotRef) -> std::io::Result<()> {
+        self.0.write().restore(source)
+    }
+}
+
+/// Everything around one replica.
+pub(crate) struct Outside<P: Protocol> {
+    pub(crate) me: NodeId,
+    pub(crate) transport: Transport,
+    pub(crate) disk: DiskThreads<P::Record, Frozen>,
+    pub(crate) waiters: Waiters,
+    /// The configuration, when it has changed since the last turn.
+    pub(crate) members: Option<Members>,
+    /// Why the last wish for another leader was not even begun.
+    pub(crate) declined: Option<Refusal>,
+}
+
+impl<P: Protocol> Outside<P> {
+    pub(crate) fn post(&self, to: NodeId, envelope: &Envelope<P::Message>) {
+        self.transport.send(to, Lane::Talk, |out| envelope.encode(out));
+    }
+}
+
+impl<P: Protocol> World<P, SharedMachine> for Outside<P> {
+    fn persist(&mut self, records: &mut Vec<P::Record>, upto: Lsn) {
+        self.disk.append(std::mem::take(records), upto);
+    }
+
+    fn checkpoint(&mut self, snapshot: &SnapshotRef, records: Vec<P::Record>, upto: Lsn) {
+        self.disk.checkpoint(snapshot.at, records, upto);
+    }
+
+    fn send(&mut self, to: NodeId, packet: Packet<P::Message>) {
+        // Chunks must not stand in front of heartbeats.
+        let lane = if matches!(packet, Packet::Chunk(_)) { Lane::Bulk } else { Lane::Talk };
+        let envelope = Envelope::Packet(packet);
+        self.transport.send(to, lane, |out| envelope.encode(out));
+    }
+
+    fn reply(&mut self, id: CommandId, reply: Reply) {
+        self.waiters.reply(id.number, Ok(reply));
+    }
+
+    fn refuse(&mut self, id: CommandId, reason: Refusal) {
+        match reason {
+            // It was certainly not decided, so another try cannot do it twice.
+            Refusal::NoLeader | Refusal::NotLeader { .. } | Refusal::LeaderChanged => {
+                self.waiters.park(Who::Command(id.number));
+            }
+            final_word => self.waiters.reply(id.number, Err(Failure::from(final_word))),
+        }
+    }
+
+    fn readable(&mut self, read: ReadId) {
+        self.waiters.fenced(read, &Ok(()));
+    }
+
+    fn unreadable(&mut self, read: ReadId, reason: Refusal) {
+        match reason {
+            Refusal::NoLeader | Refusal::NotLeader { .. } | Refusal::LeaderChanged => {
+                self.waiters.park(Who::Read(read.0));
+            }
+            final_word => self.waiters.fenced(read, &Err(Failure::from(final_word))),
+        }
+    }
+
+    fn declined(&mut self, reason: Refusal) {
+        self.declined = Some(reason);
+    }
+
+    fn members(&mut self, _at: Index, members: &Members) {
+        self.members = Some(members.clone());
+    }
+
+    fn save(&mut self, at: Index, frozen: Frozen) {
+        self.disk.save(at, frozen);
+    }
+
+    fn stage(&mut self, piece: Piece) {
+        self.disk.stage(piece);
+    }
+}
+
+/// What comes in from peers goes to the inbox as it is; the node's turn decodes it.
+pub(crate) struct Mouth {
+    pub(crate) node: super::Node,
+}
+
+impl crate::transport::Inbound for Mouth {
+    fn deliver(&self, from: NodeId, messages: &mut Vec<Bytes>) {
+        let event = super::inbox::Event::Peer(from, std::mem::take(messages));
+        // A node that has gone hears nothing any more.
+        let _ = self.node.inbox().push(event);
+    }
+
+    fn version_json(&self) -> String {
+        let minor = ETCD_VERSION.rsplit_once('.').map_or(ETCD_VERSION, |(minor, _)| minor);
+        format!("{{\"etcdserver\":\"{ETCD_VERSION}\",\"etcdcluster\":\"{minor}.0\"}}")
+    }
+
+    fn members_json(&self) -> String {
+        self.node.members_json()
+    }
+}
