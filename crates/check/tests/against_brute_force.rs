@@ -3,6 +3,7 @@
 use synod_check::brute;
 use synod_check::budget::Budget;
 use synod_check::causal;
+use synod_check::eventual;
 use synod_check::generate::{Random, tiny};
 use synod_check::history::{Call, History};
 use synod_check::reads_from::ReadsFrom;
@@ -22,6 +23,11 @@ fn by_patterns(history: &History, level: Level) -> Option<bool> {
 fn by_gradual_checking(history: &History, _: Level) -> Option<bool> {
     let reads_from = ReadsFrom::of(history).ok()?;
     sequential::violates(&reads_from, &Budget::default()).ok().map(|violates| !violates)
+}
+
+fn by_last_reads(history: &History, _: Level) -> Option<bool> {
+    assert_eq!(brute::last_reads_agree(history), Some(eventual::last_reads_agree(history)));
+    eventual::check(history, &Budget::default()).0.decided()
 }
 
 fn spelt(history: &History) -> String {
@@ -85,6 +91,7 @@ macro_rules! agreement {
 
 agreement! {
     sequential_consistency_agrees_with_its_definition Sequential by_gradual_checking;
+    convergence_at_rest_agrees_with_its_definition Eventual by_last_reads;
     weak_causal_agrees_with_its_definition Causal by_patterns;
     causal_memory_agrees_with_its_definition CausalMemory by_patterns;
     causal_convergence_agrees_with_its_definition CausalConvergence by_patterns;

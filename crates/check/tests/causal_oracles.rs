@@ -8,7 +8,7 @@ use synod_check::generate::Script;
 use synod_check::history::History;
 use synod_check::reads_from::ReadsFrom;
 use synod_check::verdict::Level;
-use synod_check::{brute, causal, sequential};
+use synod_check::{brute, causal, eventual, sequential};
 
 /// The published name of each class, and our level.
 const CLASSES: [(&str, Level); 4] = [
@@ -34,6 +34,7 @@ fn assert_verdicts(name: &str, history: &History, verdicts: &Json) {
             assert_eq!(found, published, "brute force, {name}, {class}");
         }
     }
+    assert_eq!(Some(eventual::last_reads_agree(history)), verdicts["last_reads_agree"].as_bool(), "{name}");
     assert_eq!(
         brute::last_reads_agree(history),
         verdicts["last_reads_agree"].as_bool(),
