@@ -11,8 +11,11 @@
 //! Importers build a history through [`Builder`](crate::builder::Builder), which reports what is odd about the input as
 //! [`Warning`]s instead of guessing over it. Left out here: any notion of correctness; that is the models' and checkers' part.
 
-use hashbrown::HashTable;
 use std::fmt;
+use std::hash::BuildHasher;
+use std::sync::Arc;
+
+use hashbrown::HashTable;
 
 use crate::etcd;
 
@@ -70,9 +73,14 @@ impl fmt::Display for Datum {
     }
 }
 
-/// A table that gives equal data equal numbers, densely from zero in order of first appearance.
+/// A table that gives equal data equal numbers, densely from zero in order of first appearance. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Table {
+    inner: Arc<Inner>,
+}
+
+#[derive(Clone, Default)]
+struct Inner {
     data: Vec<Datum>,
     index: HashTable<u32>,
     hasher: foldhash::fast::FixedState,
@@ -81,45 +89,44 @@ pub struct Table {
 impl Table {
     /// The number of `datum`, given out now if it is new.
     pub fn intern(&mut self, datum: Datum) -> u32 {
-        use std::hash::BuildHasher;
-        let hash = self.hasher.hash_one(&datum);
-        let data = &self.data;
-        if let Some(&found) = self.index.find(hash, |&i| data[i as usize] == datum) {
+        if let Some(found) = self.find(&datum) {
             return found;
         }
-        let id =
-            u32::try_from(data.len()).expect("fewer than 2^32 distinct data: inputs are bounded below that");
-        self.data.push(datum);
-        let (data, hasher) = (&self.data, &self.hasher);
-        self.index.insert_unique(hash, id, |&i| hasher.hash_one(&data[i as usize]));
+        let inner = Arc::make_mut(&mut self.inner);
+        let id = u32::try_from(inner.data.len())
+            .expect("fewer than 2^32 distinct data: inputs are bounded below that");
+        let hash = inner.hasher.hash_one(&datum);
+        inner.data.push(datum);
+        let (data, hasher) = (&inner.data, &inner.hasher);
+        inner.index.insert_unique(hash, id, |&i| hasher.hash_one(&data[i as usize]));
         id
     }
 
     /// The number of `datum` if it has one.
     pub fn find(&self, datum: &Datum) -> Option<u32> {
-        use std::hash::BuildHasher;
-        self.index.find(self.hasher.hash_one(datum), |&i| &self.data[i as usize] == datum).copied()
+        let Inner { data, index, hasher } = &*self.inner;
+        index.find(hasher.hash_one(datum), |&i| &data[i as usize] == datum).copied()
     }
 
     /// The datum of a number that this table gave out.
     pub fn get(&self, id: u32) -> &Datum {
-        &self.data[id as usize]
+        &self.inner.data[id as usize]
     }
 
     /// How many distinct data there are.
     pub fn len(&self) -> usize {
-        self.data.len()
+        self.inner.data.len()
     }
 
     /// Whether nothing was interned yet.
     pub fn is_empty(&self) -> bool {
-        self.data.is_empty()
+        self.inner.data.is_empty()
     }
 }
 
 impl fmt::Debug for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.data.iter().take(64)).finish()
+        f.debug_list().entries(self.inner.data.iter().take(64)).finish()
     }
 }
 
@@ -467,10 +474,19 @@ impl History {
     ///
     /// Positions in the new history are positions in `keep`: evidence found there is translated back with `keep[i]`.
     pub fn restricted(&self, keep: &[u32]) -> History {
-        let mut part =
-            History { operations: Vec::new(), watches: Vec::new(), warnings: Vec::new(), ..self.clone() };
-        part.operations = keep.iter().map(|&i| self.operations[i as usize].clone()).collect();
-        part
+        History {
+            name: self.name.clone(),
+            format: self.format,
+            operations: keep.iter().map(|&i| self.operations[i as usize].clone()).collect(),
+            clock: self.clock,
+            model: self.model,
+            initial: self.initial,
+            keys: self.keys.clone(),
+            values: self.values.clone(),
+            processes: self.processes.clone(),
+            warnings: Vec::new(),
+            watches: Vec::new(),
+        }
     }
 
     /// The positions of each key's operations, in key order. Meaningless for models whose calls span keys.

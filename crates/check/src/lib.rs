@@ -1,6 +1,6 @@
 //! `synod-check`: which consistency level does this history have, and why not the next.
 //!
-//! Give it a history in any of the formats of [`formats`](crate), or build one with [`builder`], and `ladder::check` answers
+//! Give it a history in any of the formats of [`formats`], or build one with [`builder`], and [`ladder::check`] answers
 //! with a verdict on each [`Level`](verdict::Level): it holds, it is violated (with the few operations that show it), or
 //! it is unknown (with the budget that ran out).
 //!
@@ -9,7 +9,7 @@
 //! - [`builder`] from events to a history, with warnings for what is odd
 //! - [`verdict`] levels, verdicts, evidence and the report; [`budget`] what a check may spend
 //!
-//! The contract of each level's checker, so that `ladder` can call it: it holds no state, never panics, asks the budget
+//! The contract of each level's checker, so that [`ladder`] can call it: it holds no state, never panics, asks the budget
 //! every [`STEPS_BETWEEN_LOOKS`](budget::STEPS_BETWEEN_LOOKS) steps, and names its algorithm:
 //! - `linearizable::check(&History, &Budget) -> (Verdict, String)`
 //! - `sequential::check(&History, &Budget) -> (Verdict, String)`
@@ -26,9 +26,12 @@ pub mod explain;
 pub mod formats;
 pub mod generate;
 pub mod history;
+pub mod json;
+pub mod ladder;
 pub mod linearizable;
 pub mod model;
 pub mod reads_from;
+pub mod sequential;
 pub mod verdict;
 pub mod watch;
 pub mod workload;

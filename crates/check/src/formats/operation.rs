@@ -246,12 +246,44 @@ pub(super) fn settle(history: &mut History, hints: &Hints, model: Option<ModelKi
     if let Some(initial) = initial {
         history.initial = Value(history.values.intern(initial));
     }
+    if model.is_none() && history.model == ModelKind::TxnRegister {
+        as_registers(history);
+    }
     match history.model {
         ModelKind::Counter => as_counter(history),
         ModelKind::KeyValue => as_texts(history),
         ModelKind::ListAppend => as_lists(history),
         ModelKind::Set => as_sets(history),
         _ => {}
+    }
+}
+
+/// Transactions of one access each are plain operations on registers, which more checkers understand.
+fn as_registers(history: &mut History) {
+    let one = |operation: &Operation| matches!(&operation.call, Call::Txn(accesses) if accesses.len() == 1);
+    if history.operations.is_empty() || !history.operations.iter().all(one) {
+        return;
+    }
+    history.model = ModelKind::Register;
+    for operation in &mut history.operations {
+        let read = match &operation.outcome {
+            Outcome::Ok(Reply::Txn(accesses)) => match accesses.first().map(|access| &access.kind) {
+                Some(AccessKind::Read(Some(value))) => Reply::Value(*value),
+                Some(AccessKind::Read(None)) => Reply::Value(Value::NIL),
+                _ => Reply::Done,
+            },
+            _ => Reply::Done,
+        };
+        let Call::Txn(accesses) = &operation.call else { continue };
+        let Some(access) = accesses.first() else { continue };
+        operation.key = access.key;
+        operation.call = match access.kind {
+            AccessKind::Write(value) => Call::Write(value),
+            _ => Call::Read,
+        };
+        if operation.is_ok() {
+            operation.outcome = Outcome::Ok(read);
+        }
     }
 }
 
