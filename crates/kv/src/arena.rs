@@ -9,8 +9,9 @@
 //! Sealed chunks are shared and never change; only the tail, and a chunk that is being moved, are written. So a frozen
 //! copy shares all chunks but those two.
 //!
-//! A record: varint(length of the pair * 2 + tombstone), varint(sub revision), for a tombstone varint(main revision)
-//! (a put has it in its pair), the pair. A tombstone's pair holds its key alone, as upstream's does.
+//! A record: varint(length of the pair * 4 + has a lease * 2 + tombstone), varint(sub revision), for a tombstone
+//! varint(main revision) (a put has it in its pair), CRC-32C of the pair, the pair. A tombstone's pair holds its key alone,
+//! as upstream's does. Whatever is asked of a version that is superseded stands in its first bytes.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -69,9 +70,44 @@ pub(crate) struct Record<'a> {
     tombstone_main: i64,
     /// Whether it marks a deletion.
     pub(crate) tombstone: bool,
+    /// Whether the pair names a lease.
+    leased: bool,
+    crc: u32,
     /// The encoded pair.
     pub(crate) kv: &'a [u8],
 }
+
+/// What stands before a pair.
+#[derive(Clone, Copy, Debug)]
+struct Header {
+    rev: Rev,
+    tombstone: bool,
+    leased: bool,
+    crc: u32,
+    length: usize,
+}
+
+impl Header {
+    fn head(&self) -> u64 {
+        (self.length as u64) << 2 | u64::from(self.leased) << 1 | u64::from(self.tombstone)
+    }
+
+    fn encoded_len(&self) -> usize {
+        let main = if self.tombstone { varint_len(self.rev.main as u64) } else { 0 };
+        varint_len(self.head()) + varint_len(self.rev.sub.into()) + main + CRC_BYTES
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        put_varint(out, self.head());
+        put_varint(out, self.rev.sub.into());
+        if self.tombstone {
+            put_varint(out, self.rev.main as u64);
+        }
+        out.extend_from_slice(&self.crc.to_le_bytes());
+    }
+}
+
+const CRC_BYTES: usize = 4;
 
 impl<'a> Record<'a> {
     fn parse(bytes: &mut &'a [u8]) -> Option<Record<'a>> {
@@ -79,9 +115,52 @@ impl<'a> Record<'a> {
         let tombstone = head & 1 != 0;
         let sub = u32::try_from(take_varint(bytes)?).ok()?;
         let tombstone_main = if tombstone { i64::try_from(take_varint(bytes)?).ok()? } else { 0 };
-        let (kv, rest) = bytes.split_at_checked(usize::try_from(head >> 1).ok()?)?;
+        let (crc, rest) = bytes.split_first_chunk::<CRC_BYTES>()?;
+        let (kv, rest) = rest.split_at_checked(usize::try_from(head >> 2).ok()?)?;
         *bytes = rest;
-        Some(Record { sub, tombstone_main, tombstone, kv })
+        let (leased, crc) = (head & 2 != 0, u32::from_le_bytes(*crc));
+        Some(Record { sub, tombstone_main, tombstone, leased, crc, kv })
+    }
+
+    /// No header is longer.
+    pub(crate) const HEADER_BYTES_MAX: usize = 30 + CRC_BYTES;
+
+    /// The length of the record that begins here, header included, if its header is here whole.
+    pub(crate) fn length(bytes: &[u8]) -> Option<usize> {
+        let mut rest = bytes;
+        let head = take_varint(&mut rest)?;
+        take_varint(&mut rest)?;
+        if head & 1 != 0 {
+            take_varint(&mut rest)?;
+        }
+        (bytes.len() - rest.len() + CRC_BYTES).checked_add(usize::try_from(head >> 2).ok()?)
+    }
+
+    /// Takes a record apart that comes from outside; `None` unless it is just as [`Arena::append`] would have written it.
+    pub(crate) fn parse_checked(mut bytes: &'a [u8]) -> Option<(Record<'a>, KeyValue<'a>)> {
+        let length = bytes.len();
+        let record = Record::parse(&mut bytes).filter(|_| bytes.is_empty())?;
+        let pair = KeyValue::parse(record.kv)?;
+        let numbers = [pair.create, pair.modified, pair.version];
+        let sound = match record.tombstone {
+            true => {
+                numbers == [0; 3] && pair.value.is_empty() && pair.lease == 0 && record.tombstone_main > 1
+            }
+            false => {
+                numbers.iter().all(|number| *number > 0) && pair.create <= pair.modified && pair.modified > 1
+            }
+        };
+        let exact = record.raw_len() == length
+            && pair.encoded_len() == record.kv.len()
+            && record.leased == (pair.lease != 0)
+            && record.crc == crc32c::crc32c(record.kv)
+            && !pair.key.is_empty();
+        (sound && exact).then_some((record, pair))
+    }
+
+    /// The lease that the pair names; 0: none.
+    pub(crate) fn lease(&self) -> i64 {
+        if self.leased { self.pair().lease } else { 0 }
     }
 
     pub(crate) fn pair(&self) -> KeyValue<'a> {
@@ -114,9 +193,9 @@ impl<'a> Record<'a> {
 
     /// How many bytes of its chunk the record takes.
     pub(crate) fn raw_len(&self) -> usize {
-        let head = (self.kv.len() as u64) << 1;
-        let main = if self.tombstone { varint_len(self.tombstone_main as u64) } else { 0 };
-        varint_len(head) + varint_len(self.sub.into()) + main + self.kv.len()
+        let rev = Rev { main: self.tombstone_main, sub: self.sub };
+        let (tombstone, leased, crc, length) = (self.tombstone, self.leased, self.crc, self.kv.len());
+        Header { rev, tombstone, leased, crc, length }.encoded_len() + length
     }
 
     /// What this version counts for in the size of the store: its pair, and a flat sum for finding it.
@@ -126,7 +205,7 @@ impl<'a> Record<'a> {
 
     /// A number that stands for this version in the digest of the state.
     pub(crate) fn digest(&self) -> u64 {
-        let content = u64::from(crc32c::crc32c(self.kv)) << 32 | self.kv.len() as u64;
+        let content = u64::from(self.crc) << 32 | self.kv.len() as u64;
         mix(mix(content ^ u64::from(self.tombstone))
             .wrapping_add(mix(self.main() as u64 ^ u64::from(self.sub) << 40)))
     }
@@ -207,19 +286,26 @@ impl Arena {
     /// Appends a version; revisions must ascend.
     pub(crate) fn append(&mut self, rev: Rev, tombstone: bool, pair: &KeyValue<'_>) -> At {
         let length = pair.encoded_len();
-        let at = self.begin(rev, tombstone, length);
-        pair.encode(&mut self.tail.bytes);
+        let mut header = Header { rev, tombstone, leased: pair.lease != 0, crc: 0, length };
+        let at = self.begin(rev, tombstone, header.encoded_len() + length);
+        // The checksum is over bytes that do not lie there yet: its place is filled in afterwards.
+        let tail = &mut self.tail.bytes;
+        header.encode(tail);
+        let start = tail.len();
+        pair.encode(tail);
+        header.crc = crc32c::crc32c(&tail[start..]);
+        tail[start - CRC_BYTES..start].copy_from_slice(&header.crc.to_le_bytes());
         at
     }
 
-    /// Appends a version whose pair is encoded already.
-    pub(crate) fn append_encoded(&mut self, rev: Rev, tombstone: bool, kv: &[u8]) -> At {
-        let at = self.begin(rev, tombstone, kv.len());
-        self.tail.bytes.extend_from_slice(kv);
+    /// Appends a record as it stands.
+    pub(crate) fn append_raw(&mut self, record: &Record<'_>, raw: &[u8]) -> At {
+        let at = self.begin(record.rev(), record.tombstone, raw.len());
+        self.tail.bytes.extend_from_slice(raw);
         at
     }
 
-    /// Writes a record's header to the tail, which is sealed before if it would grow too large.
+    /// Makes room in the tail, which is sealed before if it would grow too large.
     fn begin(&mut self, rev: Rev, tombstone: bool, length: usize) -> At {
         assert!(
             self.tail.last < rev,
@@ -227,25 +313,15 @@ impl Arena {
             rev,
             self.tail.last
         );
-        let head = (length as u64) << 1 | u64::from(tombstone);
-        let main = rev.main as u64;
-        let header =
-            varint_len(head) + varint_len(rev.sub.into()) + if tombstone { varint_len(main) } else { 0 };
-        if self.tail.bytes.len() + header + length > CHUNK_BYTES && !self.tail.bytes.is_empty() {
-            self.seal(header + length);
+        if self.tail.bytes.len() + length > CHUNK_BYTES && !self.tail.bytes.is_empty() {
+            self.seal(length);
         }
         let tail = &mut self.tail;
         if tail.bytes.is_empty() {
             tail.first = rev;
         }
         tail.last = rev;
-        let at = At::new(tail.id, tail.bytes.len(), tombstone);
-        put_varint(&mut tail.bytes, head);
-        put_varint(&mut tail.bytes, rev.sub.into());
-        if tombstone {
-            put_varint(&mut tail.bytes, main);
-        }
-        at
+        At::new(tail.id, tail.bytes.len(), tombstone)
     }
 
     fn seal(&mut self, next: usize) {

@@ -2,8 +2,9 @@
 //!
 //! CRC-32C over the word `key`, then over each version up to a revision, in the order of revisions: its revision as
 //! upstream's storage names it (eight bytes main, an underscore, eight bytes sub, and `t` for a tombstone), then its pair.
-//! Versions that a compaction did away with are left out, and so is a tombstone at the compacted revision itself, although
-//! it is kept: whether memory still holds any of them makes no difference.
+//! At and below the compacted revision, only those versions count that are still their key's present one at the revision
+//! asked for (upstream's `Keep`; the transcripts show it); if no key is present then, upstream has nothing to go by and
+//! hashes all that compaction kept. Whether memory still holds what a compaction did away with makes no difference.
 
 use crate::arena::Record;
 use crate::error::OpError;
@@ -29,15 +30,16 @@ impl View {
     pub fn hash_kv(&self, revision: i64) -> Result<HashKv, OpError> {
         let until = self.resolve(revision)?;
         let mut hash = crc32c::crc32c(b"key");
+        let none_present = self.index.count(&self.arena, self.index.first(), self.index.end(), until) == 0;
         for (at, record) in self.arena.history(0) {
             let main = record.main();
             if main > until {
                 break;
             }
             if main <= self.compacted {
-                let slot = self.index.get(&self.arena, record.key());
-                let survivor = slot.and_then(|slot| slot.live_at(&self.arena, until));
-                if survivor != Some(at) {
+                let Some(slot) = self.index.get(&self.arena, record.key()) else { continue };
+                let at_revision = if none_present { self.compacted } else { until };
+                if slot.live_at(&self.arena, at_revision) != Some(at) {
                     continue;
                 }
             }

@@ -8,6 +8,7 @@
 //! Leaves are shared with frozen copies and copied when written to. Each knows how many of its keys are alive and the
 //! newest revision in it, so that counting a range at a recent revision looks at leaves, not at keys.
 
+use std::cmp::Ordering;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -74,6 +75,9 @@ impl Slot {
     /// How many of the versions (oldest first) a compaction at `compacted` does away with: all before the newest at or
     /// before it, and that one too if it is a tombstone, unless it stands exactly there.
     pub(crate) fn doomed(&self, arena: &Arena, compacted: i64) -> usize {
+        if self.older.is_none() && !self.head.is_tombstone() {
+            return 0;
+        }
         let mut doomed = 0;
         let mut last = None;
         for (i, at) in self.versions().enumerate() {
@@ -119,9 +123,6 @@ impl Slot {
 
     /// Drops what a compaction does away with, telling `gone` of each version.
     pub(crate) fn trim(&mut self, arena: &Arena, compacted: i64, mut gone: impl FnMut(At)) -> Trimmed {
-        if self.older.is_none() && !self.head.is_tombstone() {
-            return Trimmed::Kept;
-        }
         let doomed = self.doomed(arena, compacted);
         if doomed == 0 {
             return Trimmed::Kept;
@@ -142,13 +143,84 @@ impl Slot {
 }
 
 /// A run of keys.
+///
+/// Invariants: all keys begin with `prefix`; `hints` has for each slot the four bytes of its key that follow the prefix.
 #[derive(Clone, Debug, Default)]
 struct Leaf {
     slots: Vec<Slot>,
+    /// For searching without looking at records, which lie anywhere in memory.
+    hints: Vec<u32>,
+    prefix: Box<[u8]>,
     /// How many of the keys are alive now.
     live: usize,
     /// The newest main revision in it.
     newest: i64,
+}
+
+/// What a search compares first: four bytes of the key from `skip` on, missing ones being zero.
+fn hint(key: &[u8], skip: usize) -> u32 {
+    let rest = &key[skip..];
+    match rest.first_chunk::<4>() {
+        Some(bytes) => u32::from_be_bytes(*bytes),
+        None => rest.iter().chain([0; 4].iter()).take(4).fold(0, |hint, byte| hint << 8 | u32::from(*byte)),
+    }
+}
+
+impl Leaf {
+    /// Where `key` is, or where it would be.
+    fn find(&self, arena: &Arena, key: &[u8]) -> Result<usize, usize> {
+        let skip = self.prefix.len();
+        match key[..skip.min(key.len())].cmp(&self.prefix) {
+            Ordering::Less => return Err(0),
+            Ordering::Greater => return Err(self.slots.len()),
+            Ordering::Equal => {}
+        }
+        let wanted = hint(key, skip);
+        let from = self.hints.partition_point(|hint| *hint < wanted);
+        let alike = self.hints[from..].partition_point(|hint| *hint == wanted);
+        let found = self.slots[from..from + alike].binary_search_by(|slot| arena.compare(slot.head, key));
+        found.map(|slot| from + slot).map_err(|slot| from + slot)
+    }
+
+    fn insert(&mut self, arena: &Arena, position: usize, key: &[u8], slot: Slot) {
+        if self.slots.is_empty() {
+            self.prefix = key.into();
+        } else if !key.starts_with(&self.prefix) {
+            let common = common(key, &self.prefix);
+            self.prefix = self.prefix[..common].into();
+            self.recompute(arena);
+        }
+        if self.slots.len() == self.slots.capacity() {
+            // Grows by an eighth instead of doubling: a million keys are mostly slots.
+            let more = (self.slots.len() / 8).max(8);
+            self.slots.reserve_exact(more);
+            self.hints.reserve_exact(more);
+        }
+        self.slots.insert(position, slot);
+        self.hints.insert(position, hint(key, self.prefix.len()));
+    }
+
+    fn recompute(&mut self, arena: &Arena) {
+        let skip = self.prefix.len();
+        self.hints.clear();
+        self.hints.extend(self.slots.iter().map(|slot| hint(arena.record(slot.head).key(), skip)));
+    }
+
+    /// Lengthens the prefix if the hints have lost half their worth since it was chosen.
+    fn sharpen(&mut self, arena: &Arena) {
+        let (Some(first), Some(last)) = (self.slots.first(), self.slots.last()) else { return };
+        let first = arena.record(first.head).key();
+        let common = common(first, arena.record(last.head).key());
+        if common >= self.prefix.len() + 2 {
+            self.prefix = first[..common].into();
+            self.recompute(arena);
+        }
+    }
+}
+
+/// How many bytes two keys have in common at their beginning.
+fn common(a: &[u8], b: &[u8]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
 
 /// A leaf, and a key that is not above its first and above everything before it.
@@ -191,8 +263,7 @@ impl Index {
     pub(crate) fn find(&self, arena: &Arena, key: &[u8]) -> Result<Place, Place> {
         // The first separator counts as minus infinity.
         let leaf = self.branches[1..].partition_point(|branch| *branch.separator <= *key);
-        let slots = &self.branches[leaf].leaf.slots;
-        match slots.binary_search_by(|slot| arena.compare(slot.head, key)) {
+        match self.branches[leaf].leaf.find(arena, key) {
             Ok(slot) => Ok(Place { leaf, slot }),
             Err(slot) => Err(Place { leaf, slot }),
         }
@@ -232,11 +303,7 @@ impl Index {
             place = self.split(arena, place, key);
         }
         let leaf = Arc::make_mut(&mut self.branches[place.leaf].leaf);
-        if leaf.slots.len() == leaf.slots.capacity() {
-            // Grows by an eighth instead of doubling: a million keys are mostly slots.
-            leaf.slots.reserve_exact((leaf.slots.len() / 8).max(8));
-        }
-        leaf.slots.insert(place.slot, Slot::one(at));
+        leaf.insert(arena, place.slot, key, Slot::one(at));
         leaf.live += usize::from(!at.is_tombstone());
         leaf.newest = leaf.newest.max(main);
     }
@@ -254,12 +321,17 @@ impl Index {
         let leaf = Arc::make_mut(&mut full.leaf);
         let middle = leaf.slots.len() / 2;
         let right: Vec<Slot> = leaf.slots.drain(middle..).collect();
+        let hints: Vec<u32> = leaf.hints.drain(middle..).collect();
         leaf.slots.shrink_to(middle + LEAF_SLOTS_MAX / 8);
+        leaf.hints.shrink_to(middle + LEAF_SLOTS_MAX / 8);
         let right_live = right.iter().filter(|slot| !slot.head.is_tombstone()).count();
         leaf.live -= right_live;
         let left_last = arena.record(leaf.slots[middle - 1].head).key();
         let separator = separator(left_last, arena.record(right[0].head).key());
-        let right = Leaf { slots: right, live: right_live, newest: leaf.newest };
+        let (prefix, newest) = (leaf.prefix.clone(), leaf.newest);
+        let mut right = Leaf { slots: right, hints, prefix, live: right_live, newest };
+        leaf.sharpen(arena);
+        right.sharpen(arena);
         // Between the halves, the separator decides, because the next search will go by it.
         let goes_left = place.slot < middle || (place.slot == middle && *key < *separator);
         self.branches.insert(place.leaf + 1, Branch { separator, leaf: Arc::new(right) });
@@ -281,6 +353,7 @@ impl Index {
         }
         assert!(!was_live, "only a deleted key loses all its versions");
         leaf.slots.remove(place.slot);
+        leaf.hints.remove(place.slot);
         if leaf.slots.is_empty() && self.branches.len() > 1 {
             self.branches.remove(place.leaf);
         }
@@ -380,15 +453,16 @@ impl Index {
         let leaf = Arc::get_mut(&mut last.leaf).expect("nobody shares an index that is being read back");
         if leaf.slots.capacity() == 0 {
             leaf.slots.reserve_exact(LEAF_SLOTS_MAX);
+            leaf.hints.reserve_exact(LEAF_SLOTS_MAX);
         }
         leaf.live += usize::from(!slot.head.is_tombstone());
         leaf.newest = leaf.newest.max(newest);
-        leaf.slots.push(slot);
+        let end = leaf.slots.len();
+        leaf.insert(arena, end, key, slot);
     }
 }
 
 /// The shortest key above `left` and not above `right`.
 fn separator(left: &[u8], right: &[u8]) -> Arc<[u8]> {
-    let common = left.iter().zip(right).take_while(|(a, b)| a == b).count();
-    Arc::from(&right[..right.len().min(common + 1)])
+    Arc::from(&right[..right.len().min(common(left, right) + 1)])
 }

@@ -53,33 +53,33 @@ impl Mvcc {
         Mvcc { view: View::empty(), size: 0, digest: 0, doomed: VecDeque::new() }
     }
 
-    /// Takes over versions that were read back, and rebuilds the accounts from them.
-    pub(crate) fn of(view: View) -> Mvcc {
-        let mut doomed: Vec<Doomed> = Vec::new();
-        let mut sum = Accounts::default();
+    /// Takes over versions that were read back, whose accounts sum up to `sum`, and notes what of them is superseded.
+    pub(crate) fn of(view: View, sum: Accounts) -> Mvcc {
+        let mut doomed: Vec<(i64, Accounts)> = Vec::new();
+        let of = |record: &Record<'_>| Accounts { size: record.size(), digest: record.digest() };
         for (_, slot) in view.index.slots(view.index.first(), view.index.end()) {
-            let mut before: Option<At> = None;
+            // Most keys have one version, and nothing to be noted: their records need not be touched.
+            if slot.older.is_none() && !slot.head.is_tombstone() {
+                continue;
+            }
+            let mut before: Option<Record<'_>> = None;
             for at in slot.versions() {
                 let record = view.arena.record(at);
-                sum.size += record.size();
-                sum.digest = sum.digest.wrapping_add(record.digest());
                 if let Some(before) = before {
-                    let before = view.arena.record(before);
                     let end =
                         if before.tombstone { record.main().min(before.main() + 1) } else { record.main() };
-                    doomed.push(Doomed { revision: end, bytes: before.size(), digest: before.digest() });
+                    doomed.push((end, of(&before)));
                 }
-                before = Some(at);
+                before = Some(record);
             }
-            if slot.head.is_tombstone() {
-                let head = view.arena.record(slot.head);
-                doomed.push(Doomed { revision: head.main() + 1, bytes: head.size(), digest: head.digest() });
+            if let Some(head) = before.filter(|head| head.tombstone) {
+                doomed.push((head.main() + 1, of(&head)));
             }
         }
-        doomed.sort_unstable_by_key(|note| note.revision);
+        doomed.sort_unstable_by_key(|(revision, _)| *revision);
         let mut mvcc = Mvcc { view, size: sum.size, digest: sum.digest, doomed: VecDeque::new() };
-        for note in doomed {
-            mvcc.note(note.revision, Accounts { size: note.bytes, digest: note.digest });
+        for (revision, accounts) in doomed {
+            mvcc.note(revision, accounts);
         }
         mvcc
     }

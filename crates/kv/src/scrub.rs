@@ -1,7 +1,7 @@
 //! Giving back the memory of compacted versions, in small steps between other work.
 //!
 //! A compaction takes effect at once; here its versions are removed. First the index is swept, key by key: versions that
-//! are gone leave their slot, and their bytes are counted as dead in their chunk. Then chunks that are mostly dead are
+//! are gone leave their slot, and their bytes are counted as dead in their chunk. Then chunks of which half is dead are
 //! replaced, in their place, by one chunk of what still lives in them. How far this has come is nobody's business but
 //! this replica's: no answer depends on it.
 
@@ -107,14 +107,14 @@ impl Scrub {
         for start in position..arena.sealed() {
             let (first, chunk) = arena.chunk_at(start);
             let mut live = self.live(first, chunk.bytes.len());
-            if live > chunk.bytes.len() / 2 && chunk.bytes.len() > CHUNK_BYTES / 8 {
+            if live > worth_moving(chunk.bytes.len()) && chunk.bytes.len() > CHUNK_BYTES / 8 {
                 continue;
             }
             let mut end = start + 1;
             while end < arena.sealed() && end - start < RUN_MAX {
                 let (next, chunk) = arena.chunk_at(end);
                 let more = self.live(next, chunk.bytes.len());
-                if more > chunk.bytes.len() / 2 || live + more > CHUNK_BYTES {
+                if more > worth_moving(chunk.bytes.len()) || live + more > CHUNK_BYTES {
                     break;
                 }
                 live += more;
@@ -162,6 +162,12 @@ impl Scrub {
         }
         view.arena.end_move(start..end);
     }
+}
+
+/// A chunk is replaced when no more than this lives in it: half. So memory is at most twice what is kept, usually far less,
+/// and each record that goes costs the moving of at most one other, which is dearer than writing it was.
+fn worth_moving(bytes: usize) -> usize {
+    bytes / 2
 }
 
 fn bury(dead: &mut Vec<usize>, arena: &Arena, at: At) {

@@ -24,9 +24,10 @@ use synod_core::{Audience, Command, Frozen, Index, Machine, SnapshotRef, Wire};
 use crate::arena::{At, Record, Rev};
 use crate::index::{Slot, Version};
 use crate::lease::{Lease, Leases};
+use crate::mvcc::{Accounts, Mvcc};
 use crate::op::{Alarm, MemberAttributes, Reply};
 use crate::op_wire::{decode_alarm, encode_alarm};
-use crate::record::{KeyValue, put_varint};
+use crate::record::put_varint;
 use crate::store::Store;
 use crate::view::View;
 
@@ -57,7 +58,7 @@ pub struct FrozenStore {
 
 /// A replicated state that was read back.
 pub(crate) struct State {
-    pub(crate) view: View,
+    pub(crate) mvcc: Mvcc,
     pub(crate) leases: Leases,
     pub(crate) alarms: BTreeSet<Alarm>,
     pub(crate) members: BTreeMap<u64, MemberAttributes>,
@@ -265,6 +266,15 @@ impl Source<'_> {
         self.number(what).map(|number| number as i64)
     }
 
+    /// A record, header and all.
+    fn record(&mut self) -> io::Result<Bytes> {
+        if self.buffer.len() < Record::HEADER_BYTES_MAX {
+            self.fill(Record::HEADER_BYTES_MAX)?;
+        }
+        let length = Record::length(&self.buffer).ok_or_else(|| bad("a record without a length"))?;
+        self.take(length)
+    }
+
     /// A count of things that take at least a byte each.
     fn count(&mut self, what: &'static str) -> io::Result<usize> {
         let count = self.number(what)?;
@@ -315,8 +325,9 @@ fn read(snapshot: &SnapshotRef) -> io::Result<State> {
         leases.insert(id, Lease { ttl, remaining, ..Lease::default() });
     }
     let mut view = View { revision, compacted, ..View::empty() };
-    let places = read_records(&mut from, &mut view)?;
-    read_keys(&mut from, &mut view, &places, &mut leases)?;
+    let (mut found, sum) = read_records(&mut from, &mut view)?;
+    read_keys(&mut from, &mut view, &mut found, &mut leases)?;
+    drop(found);
     if from.remaining() > 0 {
         return Err(bad("bytes left over"));
     }
@@ -325,44 +336,50 @@ fn read(snapshot: &SnapshotRef) -> io::Result<State> {
     if u32::from_le_bytes(crc) != from.crc {
         return Err(bad("the checksum differs"));
     }
-    Ok(State { view, leases, alarms, members, quota, applied })
+    Ok(State { mvcc: Mvcc::of(view, sum), leases, alarms, members, quota, applied })
 }
 
-/// Reads the records into the arena; gives where each is.
-fn read_records(from: &mut Source<'_>, view: &mut View) -> io::Result<Vec<At>> {
-    let count = from.count("records")?;
-    let mut places = Vec::new();
+/// A record that was read back: where it is, and what its key must know.
+struct Found {
+    at: At,
+    state: u8,
+}
+
+/// Its pair names a lease.
+const LEASED: u8 = 1;
+/// A key has it.
+const TAKEN: u8 = 2;
+
+/// Reads the records into the arena, and sums up what they are while they are at hand.
+fn read_records(from: &mut Source<'_>, view: &mut View) -> io::Result<(Vec<Found>, Accounts)> {
+    let mut found = Vec::new();
+    let mut sum = Accounts::default();
     let mut last = Rev::default();
-    for _ in 0..count {
-        let head = from.number("record length")?;
-        let tombstone = head & 1 != 0;
-        let sub = u32::try_from(from.number("record number")?).map_err(|_| bad("record number"))?;
-        let tombstone_main = if tombstone { from.signed("tombstone revision")? } else { 0 };
-        let length = usize::try_from(head >> 1).map_err(|_| bad("record length"))?;
-        let kv = from.take(length)?;
-        let pair = KeyValue::parse(&kv).filter(|pair| pair.encoded_len() == length);
-        let pair = pair.ok_or_else(|| bad("a record that is no pair"))?;
-        let main = if tombstone { tombstone_main } else { pair.modified };
-        let numbers = [pair.create, pair.modified, pair.version];
-        let sound = match tombstone {
-            true => numbers == [0; 3] && pair.value.is_empty() && pair.lease == 0,
-            false => numbers.iter().all(|number| *number > 0) && pair.create <= main,
-        };
-        let rev = Rev { main, sub };
-        if !sound || pair.key.is_empty() || main < 2 || main > view.revision || rev <= last {
-            return Err(bad("a record that cannot be"));
+    for _ in 0..from.count("records")? {
+        let raw = from.record()?;
+        let (record, _) = Record::parse_checked(&raw).ok_or_else(|| bad("a record that cannot be"))?;
+        let rev = record.rev();
+        if rev.main > view.revision || rev <= last {
+            return Err(bad("a record out of order"));
         }
         last = rev;
-        places.push(view.arena.append_encoded(rev, tombstone, &kv));
+        sum.size += record.size();
+        sum.digest = sum.digest.wrapping_add(record.digest());
+        let state = if record.lease() != 0 { LEASED } else { 0 };
+        found.push(Found { at: view.arena.append_raw(&record, &raw), state });
     }
-    Ok(places)
+    Ok((found, sum))
 }
 
 /// Reads the keys into the index, and hangs them on their leases.
-fn read_keys(from: &mut Source<'_>, view: &mut View, places: &[At], leases: &mut Leases) -> io::Result<()> {
-    let mut used = vec![false; places.len()];
-    let mut left = places.len();
-    let mut previous: Option<At> = None;
+fn read_keys(
+    from: &mut Source<'_>,
+    view: &mut View,
+    found: &mut [Found],
+    leases: &mut Leases,
+) -> io::Result<()> {
+    let mut left = found.len();
+    let mut previous: Option<Record<'_>> = None;
     let View { arena, index, compacted, .. } = view;
     for _ in 0..from.count("keys")? {
         let versions = from.count("versions of a key")?;
@@ -372,34 +389,36 @@ fn read_keys(from: &mut Source<'_>, view: &mut View, places: &[At], leases: &mut
         left -= versions;
         let mut older: Vec<Version> = Vec::with_capacity(versions - 1);
         let mut head: Option<(At, Record<'_>)> = None;
+        let mut leased = false;
         for _ in 0..versions {
             let number = from.number("number of a record")?;
-            let taken = usize::try_from(number).ok().and_then(|number| used.get_mut(number));
-            if taken.is_none_or(|taken| std::mem::replace(taken, true)) {
-                return Err(bad("a record that is not there, or twice"));
-            }
-            let at = places[number as usize];
-            let record = arena.record(at);
+            let it = usize::try_from(number).ok().and_then(|number| found.get_mut(number));
+            let it = it
+                .filter(|it| it.state & TAKEN == 0)
+                .ok_or_else(|| bad("a record that is not there, or twice"))?;
+            it.state |= TAKEN;
+            leased = it.state & LEASED != 0;
+            let record = arena.record(it.at);
             if let Some((before, earlier)) = head {
                 if earlier.key() != record.key() || earlier.rev() >= record.rev() {
                     return Err(bad("versions that do not belong together"));
                 }
                 older.push(Version { main: earlier.main(), at: before });
             }
-            head = Some((at, record));
+            head = Some((it.at, record));
         }
         let Some((head, record)) = head else { return Err(bad("a key without versions")) };
-        if previous.is_some_and(|previous| arena.record(previous).key() >= record.key()) {
+        if previous.is_some_and(|previous| previous.key() >= record.key()) {
             return Err(bad("keys out of order"));
         }
-        previous = Some(head);
+        previous = Some(record);
         let slot = Slot { head, older: (!older.is_empty()).then(|| Arc::new(older)) };
         if slot.doomed(arena, *compacted) > 0 {
             return Err(bad("versions that were compacted"));
         }
         index.append(arena, record.key(), record.main(), slot);
-        if !record.tombstone {
-            leases.attach(record.key(), 0, record.pair().lease);
+        if leased {
+            leases.attach(record.key(), 0, record.lease());
         }
     }
     if left > 0 { Err(bad("records without a key")) } else { Ok(()) }

@@ -421,7 +421,7 @@ impl Store {
 
     /// Replaces the replicated state; watchers go on where they were, out of the new history.
     pub(crate) fn become_state(&mut self, state: crate::snapshot::State) {
-        self.mvcc = Mvcc::of(state.view);
+        self.mvcc = state.mvcc;
         self.leases = state.leases;
         self.alarms = state.alarms;
         self.members = state.members;

@@ -226,7 +226,7 @@ impl<'a> Writer<'a> {
         }
         let change = self.mvcc.put(rev, pair);
         let before = change.before.map(|at| self.mvcc.view.arena.record(at));
-        self.leases.attach(&put.key, before.map_or(0, |record| record.pair().lease), pair.lease);
+        self.leases.attach(&put.key, before.map_or(0, |record| record.lease()), pair.lease);
         self.changes.push(change);
         let prev_kv = change.before.filter(|_| self.wants(put.flags.prev_kv));
         PutReply { revision: rev.main, prev_kv: prev_kv.map(|at| Bytes::copy_from_slice(self.encoded(at))) }
@@ -264,7 +264,7 @@ impl<'a> Writer<'a> {
         let rev = self.next();
         let Some(change) = self.mvcc.delete(rev, key) else { return };
         let before = change.before.expect("a deletion has something before it");
-        let lease = self.mvcc.view.arena.record(before).pair().lease;
+        let lease = self.mvcc.view.arena.record(before).lease();
         self.leases.attach(key, lease, 0);
         self.changes.push(change);
     }
