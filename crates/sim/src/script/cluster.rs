@@ -289,7 +289,7 @@ fn stage<P: Protocol>(staging: &mut BytesMut, piece: Piece, replica: &mut Replic
 }
 
 /// One line for a packet, without the bytes of snapshots.
-pub(super) fn show<M: std::fmt::Debug>(packet: &Packet<M>) -> String {
+pub(crate) fn show<M: std::fmt::Debug>(packet: &Packet<M>) -> String {
     match packet {
         Packet::Protocol(message) => format!("{message:?}"),
         Packet::Chunk(chunk) => {

@@ -46,6 +46,7 @@ mod cluster;
 mod command;
 mod file;
 
+pub(crate) use cluster::show as show_packet;
 pub use cluster::{Cluster, Order};
 pub use command::{OptionParser, ScriptError};
 pub use file::{check_file, check_folder, replay};

@@ -1,0 +1,120 @@
+//! What a protocol tells the simulator about itself.
+//!
+//! The simulator is generic over protocols and imports none: whoever knows one (the command line, a test) describes it by
+//! implementing [`Family`] for an empty type.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use synod_check::verdict::Level;
+use synod_core::{Index, NodeId, Protocol, Rng, Role};
+
+use crate::script::Order;
+
+/// One protocol, as the simulator sees it. Types that implement it are never instantiated.
+pub trait Family: Sized + 'static {
+    /// The protocol itself.
+    type Protocol: Protocol;
+
+    /// Its name on the command line.
+    const NAME: &'static str;
+
+    /// What it promises about the order of deliveries.
+    const ORDER: Order;
+
+    /// The consistency level that it promises to clients whose reads it fences (or, if it fences none, serves).
+    const LEVEL: Level;
+
+    /// How reads are answered.
+    const READS: Reads = Reads::Fenced;
+
+    /// How many replicas may take part.
+    fn nodes() -> RangeInclusive<u64> {
+        1..=9
+    }
+
+    /// How many of `nodes` may be lost for ever, or damaged beyond use, while the rest still decides.
+    fn losses_max(nodes: usize) -> usize {
+        nodes.saturating_sub(1) / 2
+    }
+
+    /// How many of `nodes` may lie.
+    fn liars_max(_nodes: usize) -> usize {
+        0
+    }
+
+    /// Options for a run; draws what may differ from run to run.
+    fn options(rng: &mut Rng) -> <Self::Protocol as Protocol>::Options;
+
+    /// Sets an option by its name; false when there is no such option or no such value.
+    fn set(options: &mut <Self::Protocol as Protocol>::Options, name: &str, value: &str) -> bool;
+
+    /// The longest time that a replica waits before it acts on its leader's silence. Recovery is measured in it.
+    fn election_timeout(options: &<Self::Protocol as Protocol>::Options) -> Duration;
+
+    /// Whether replicas outside a healthy core may disturb it for ever with these options.
+    fn disruption(_options: &<Self::Protocol as Protocol>::Options) -> Disruption {
+        Disruption::Harmless
+    }
+
+    /// Whether a linearizable read by this protocol depends on clocks that run alike.
+    fn clocks(_options: &<Self::Protocol as Protocol>::Options) -> Clocks {
+        Clocks::Free
+    }
+
+    /// Role and term, if there is a cheap way to tell them.
+    fn standing(protocol: &Self::Protocol) -> (Role, u64) {
+        let status = protocol.status();
+        (status.role, status.term)
+    }
+
+    /// Appends what the replica's log holds in memory, ascending by index: for log matching and leader completeness.
+    fn log(_protocol: &Self::Protocol, _entries: &mut Vec<LogEntry>) {}
+
+    /// Another message in this one's place, as a liar would send it; none when this message cannot be bent.
+    fn bend(
+        _message: &<Self::Protocol as Protocol>::Message,
+        _to: NodeId,
+        _rng: &mut Rng,
+    ) -> Option<<Self::Protocol as Protocol>::Message> {
+        None
+    }
+}
+
+/// One entry of a replica's log, as far as an oracle needs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogEntry {
+    /// Its position.
+    pub at: Index,
+    /// The term that it was made in.
+    pub term: u64,
+    /// A digest of what it holds.
+    pub digest: u64,
+}
+
+/// What replicas outside a healthy core can do to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disruption {
+    /// Nothing for long: the core must decide whatever they say.
+    Harmless,
+    /// They may keep it from deciding: they are cut off wholly before progress is asked for.
+    Harmful,
+}
+
+/// How far clocks may differ before a promise breaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clocks {
+    /// As they like.
+    Free,
+    /// They must run alike to about this many parts in a million.
+    Bounded(u32),
+}
+
+/// How a client's reads are answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reads {
+    /// Behind a fence that the protocol gives.
+    Fenced,
+    /// At once, from whichever replica is asked.
+    Local,
+}

@@ -1,0 +1,209 @@
+//! The ledger: what was applied, once and for all.
+//!
+//! The first replica to apply something at a place writes it into the ledger; whoever comes to that place later must apply
+//! the same. Nothing is ever taken out, so a decision that a crash made everybody forget shows as soon as
+//! anything else is decided in its place.
+
+use std::collections::BTreeMap;
+
+use synod_core::{CommandId, Index, Members, NodeId};
+
+use crate::machine::{Applied, Audited};
+use crate::script::Order;
+
+/// What one client's command has come to.
+#[derive(Clone, Copy, Debug)]
+struct Submitted {
+    payload: u64,
+    fate: Fate,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Open,
+    Decided,
+    Refused,
+}
+
+/// A command in its place.
+#[derive(Clone, Copy, Debug)]
+struct Decided {
+    applied: Applied,
+    first: NodeId,
+}
+
+/// A broken property and what shows it.
+pub type Broken = (&'static str, String);
+
+/// What was submitted, and what was applied where.
+#[derive(Default)]
+pub struct Ledger {
+    decided: Vec<Decided>,
+    members: BTreeMap<Index, (NodeId, Members)>,
+    /// By origin, then by number.
+    submitted: BTreeMap<NodeId, Vec<Submitted>>,
+}
+
+impl Ledger {
+    /// How many commands were decided.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.decided.len()
+    }
+
+    /// Whether nothing was decided yet.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.decided.is_empty()
+    }
+
+    /// The place of the last decided command.
+    #[must_use]
+    pub fn last(&self) -> Index {
+        self.decided.last().map_or(Index::ZERO, |decided| decided.applied.at)
+    }
+
+    /// The digest over all that was decided.
+    #[must_use]
+    pub fn chain(&self) -> u64 {
+        self.decided.last().map_or(0, |decided| decided.applied.chain)
+    }
+
+    /// The newest decided configuration.
+    #[must_use]
+    pub fn members(&self) -> Option<&Members> {
+        self.members.values().next_back().map(|(_, members)| members)
+    }
+
+    /// A client submits its command number `id.number`, which continues the numbers of its origin.
+    pub fn submit(&mut self, id: CommandId, payload: u64) {
+        let numbers = self.submitted.entry(id.origin).or_default();
+        assert_eq!(numbers.len() as u64 + 1, id.number, "commands are numbered without gaps");
+        numbers.push(Submitted { payload, fate: Fate::Open });
+    }
+
+    fn submitted(&mut self, id: CommandId) -> Option<&mut Submitted> {
+        self.submitted.get_mut(&id.origin)?.get_mut(usize::try_from(id.number).ok()?.checked_sub(1)?)
+    }
+
+    /// A replica says that a command is certainly not decided and never will be.
+    ///
+    /// # Errors
+    /// When it was decided.
+    pub fn refuse(&mut self, id: CommandId) -> Result<(), Broken> {
+        let Some(submitted) = self.submitted(id) else { return Ok(()) };
+        if submitted.fate == Fate::Decided {
+            return Err(("validity", format!("{id:?} was refused, but it is decided")));
+        }
+        submitted.fate = Fate::Refused;
+        Ok(())
+    }
+
+    /// A machine applied something.
+    ///
+    /// # Errors
+    /// When the ledger says otherwise.
+    pub fn apply(&mut self, node: NodeId, applied: &Applied, order: Order) -> Result<(), Broken> {
+        if order == Order::Causal {
+            return self.first_time(node, applied, Integrity::PerReplica);
+        }
+        let place = applied.count as usize - 1;
+        match self.decided.get(place) {
+            Some(known) => {
+                let said = known.applied;
+                if (said.at, said.id, said.payload) != (applied.at, applied.id, applied.payload) {
+                    return Err((
+                        "agreement",
+                        format!(
+                            "{node:?} applies {:?} at {:?} as command {}, {:?} applied {:?} at {:?}",
+                            applied.id, applied.at, applied.count, known.first, said.id, said.at
+                        ),
+                    ));
+                }
+                if said.chain != applied.chain {
+                    return Err((
+                        "state machine safety",
+                        format!(
+                            "{node:?} and {:?} are in different states behind {:?}",
+                            known.first, applied.at
+                        ),
+                    ));
+                }
+                Ok(())
+            }
+            None => {
+                assert_eq!(place, self.decided.len(), "machines count without gaps");
+                self.first_time(node, applied, Integrity::Global)?;
+                self.decided.push(Decided { applied: *applied, first: node });
+                Ok(())
+            }
+        }
+    }
+
+    fn first_time(&mut self, node: NodeId, applied: &Applied, integrity: Integrity) -> Result<(), Broken> {
+        let (id, payload) = (applied.id, applied.payload);
+        let Some(submitted) = self.submitted(id) else {
+            return Err(("validity", format!("{node:?} applies {id:?}, which no client submitted")));
+        };
+        if submitted.payload != payload {
+            return Err((
+                "validity",
+                format!("{node:?} applies {id:?} with another payload than was submitted"),
+            ));
+        }
+        match submitted.fate {
+            Fate::Decided if integrity == Integrity::Global => {
+                Err(("integrity", format!("{node:?} applies {id:?} at {:?} for the second time", applied.at)))
+            }
+            Fate::Refused => Err(("validity", format!("{node:?} applies {id:?}, which was refused"))),
+            _ => {
+                submitted.fate = Fate::Decided;
+                Ok(())
+            }
+        }
+    }
+
+    /// A machine stands somewhere: after a restore it got there without applying.
+    ///
+    /// # Errors
+    /// When nobody ever was in that state.
+    pub fn stands(&self, node: NodeId, machine: &Audited) -> Result<(), Broken> {
+        let Some(place) = (machine.count as usize).checked_sub(1) else { return Ok(()) };
+        match self.decided.get(place) {
+            Some(known) if known.applied.chain == machine.chain => Ok(()),
+            Some(_) => Err((
+                "state machine safety",
+                format!(
+                    "{node:?} stands behind {} commands in a state that nobody else was in",
+                    machine.count
+                ),
+            )),
+            None => Err(("validity", format!("{node:?} stands behind more commands than were ever decided"))),
+        }
+    }
+
+    /// A replica delivered a configuration.
+    ///
+    /// # Errors
+    /// When another one was delivered at this place.
+    pub fn configure(&mut self, node: NodeId, at: Index, members: &Members) -> Result<(), Broken> {
+        match self.members.get(&at) {
+            Some((first, known)) if known != members => {
+                Err(("agreement", format!("{node:?} and {first:?} deliver different members at {at:?}")))
+            }
+            Some(_) => Ok(()),
+            None => {
+                self.members.insert(at, (node, members.clone()));
+                Ok(())
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Integrity {
+    /// A command is decided once in the cluster.
+    Global,
+    /// Every replica applies every command, each once: its own machine sees to that.
+    PerReplica,
+}

@@ -1,0 +1,349 @@
+//! Swarm testing: each seed draws its own world, and leaves most kinds of faults out.
+//!
+//! "Swarm testing" (Groce et al., 2012): a test that may do everything at any time does most things seldom and never any
+//! of them much. A seed here draws a *subset* of the faults allowed, then rates for each, a workload, a disk, a
+//! network and the protocol's options; so some seeds are all crashes, some all partitions, some nearly calm.
+
+use std::time::Duration;
+
+use synod_core::{NodeId, Rng, Time};
+
+use crate::disk::{Call, Damage, Effect, Loss, Trap};
+use crate::family::{Clocks, Family};
+use crate::faults::{Fault, FaultKind, FaultSet, Planned, Target};
+use crate::network::{LinkOrder, Rates};
+use crate::partition::Shape;
+
+/// What a person asks for.
+#[derive(Clone, Debug)]
+pub struct Wishes {
+    /// How many replicas; none: drawn per seed.
+    pub nodes: Option<u64>,
+    /// Which kinds of faults a seed may draw from.
+    pub faults: FaultSet,
+    /// How long the safety phase lasts.
+    pub safety: Duration,
+    /// Options of the protocol by name, over what is drawn.
+    pub options: Vec<(String, String)>,
+    /// Of the plan, keep only the faults with these numbers; none: keep all. For shrinking and replaying.
+    pub keep: Option<Vec<usize>>,
+    /// More lying replicas than the protocol claims to tolerate, to see that the test can see.
+    pub liars: Option<usize>,
+}
+
+impl Default for Wishes {
+    fn default() -> Self {
+        Wishes {
+            nodes: None,
+            faults: FaultSet::all(),
+            safety: Duration::from_secs(40),
+            options: Vec::new(),
+            keep: None,
+            liars: None,
+        }
+    }
+}
+
+/// Everything that is decided before the first event.
+#[derive(Clone, Debug)]
+pub struct Plan<O> {
+    /// How many replicas start.
+    pub nodes: u64,
+    /// The protocol's options.
+    pub options: O,
+    /// The longest election timeout under these options.
+    pub election: Duration,
+    /// The kinds that this seed drew.
+    pub faults: FaultSet,
+    /// The network in the safety phase.
+    pub rates: Rates,
+    /// The network of the core in the liveness phase.
+    pub calm: Rates,
+    /// How long a write and its sync take, at least and at most.
+    pub disk: (Duration, Duration),
+    /// How far clocks run apart, in parts in a million.
+    pub drift_ppm: u32,
+    /// Deliveries between two snapshots.
+    pub snapshot_every: u64,
+    /// Commands that one flush may apply.
+    pub applies_max: usize,
+    /// How many clients there are.
+    pub clients: usize,
+    /// How long a client thinks between two operations, at most.
+    pub think: Duration,
+    /// How long a client waits for an answer.
+    pub patience: Duration,
+    /// Over how many keys.
+    pub keys: u64,
+    /// How many operations clients may start in all: what a checker can take.
+    pub operations_max: usize,
+    /// When the safety phase ends.
+    pub safety: Duration,
+    /// Who may lose its disk for ever.
+    pub victims: Vec<NodeId>,
+    /// Who lies.
+    pub liars: Vec<NodeId>,
+    /// What happens when.
+    pub planned: Vec<Planned>,
+}
+
+/// An option that the protocol does not have.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WishError {
+    /// No such option, or no such value.
+    #[error("{protocol} has no option `{name}`, or not with the value `{value}`")]
+    Option {
+        /// Which protocol.
+        protocol: &'static str,
+        /// Which option.
+        name: String,
+        /// Which value.
+        value: String,
+    },
+    /// So many replicas are not possible.
+    #[error("{protocol} cannot run on {nodes} replicas: {low} to {high} are possible")]
+    Nodes {
+        /// Which protocol.
+        protocol: &'static str,
+        /// How many were asked for.
+        nodes: u64,
+        /// The fewest.
+        low: u64,
+        /// The most.
+        high: u64,
+    },
+}
+
+/// Draws the plan of a seed.
+///
+/// # Errors
+/// When the wishes cannot be met.
+pub fn draw<F: Family>(
+    seed: u64,
+    wishes: &Wishes,
+) -> Result<Plan<<F::Protocol as synod_core::Protocol>::Options>, WishError> {
+    let mut rng = Rng::new(seed ^ 0x5eed_0f5e_ed0f);
+    let possible = F::nodes();
+    let nodes = match wishes.nodes {
+        Some(nodes) if possible.contains(&nodes) => nodes,
+        Some(nodes) => {
+            let (low, high) = (*possible.start(), *possible.end());
+            return Err(WishError::Nodes { protocol: F::NAME, nodes, low, high });
+        }
+        None => usual_nodes(&mut rng, *possible.start(), *possible.end()),
+    };
+    let mut options = F::options(&mut rng.fork());
+    for (name, value) in &wishes.options {
+        if !F::set(&mut options, name, value) {
+            let (name, value) = (name.clone(), value.clone());
+            return Err(WishError::Option { protocol: F::NAME, name, value });
+        }
+    }
+    let election = F::election_timeout(&options);
+
+    // One seed in eight is calm, one in eight has it all; the others toss a coin for each kind.
+    let mood = rng.below(8);
+    let mut faults = FaultSet::NONE;
+    for kind in FaultKind::ALL {
+        let drawn = match mood {
+            0 => false,
+            1 => true,
+            _ => rng.chance(0.4),
+        };
+        if drawn && wishes.faults.has(*kind) {
+            faults = faults.with(*kind);
+        }
+    }
+
+    let clocks = F::clocks(&options);
+    if clocks != Clocks::Free {
+        // A pause or a leap of the clock is what leases do not survive in any system: see the paper's own caveat.
+        faults = faults.without(FaultKind::Jump);
+    }
+    let drift_ppm = match clocks {
+        _ if !faults.has(FaultKind::Drift) => 0,
+        Clocks::Free => rng.below(200_000) as u32,
+        Clocks::Bounded(ppm) => rng.below(u64::from(ppm) + 1) as u32,
+    };
+    let rates = network(&mut rng.fork(), faults, election);
+    let slow = rng.between(1, 20);
+    let victims = victims(&mut rng, nodes, F::losses_max(nodes as usize));
+    let liars_max = wishes.liars.unwrap_or(F::liars_max(nodes as usize));
+    let liars = if faults.has(FaultKind::Byzantine) || wishes.liars.is_some() {
+        let mut liars = self::victims(&mut rng, nodes, liars_max);
+        liars.truncate(if wishes.liars.is_some() {
+            liars_max
+        } else {
+            rng.below(liars_max as u64 + 1) as usize
+        });
+        liars
+    } else {
+        Vec::new()
+    };
+    // A liar uses up what the protocol tolerates: nobody else may be lost for good.
+    let victims = if liars.is_empty() { victims } else { liars.clone() };
+    let mut plan = Plan {
+        nodes,
+        election,
+        faults,
+        rates,
+        calm: Rates::calm(election / 400, election / 400),
+        disk: (Duration::from_micros(50 * slow), Duration::from_micros(400 * slow)),
+        drift_ppm,
+        snapshot_every: if faults.has(FaultKind::Snapshots) { rng.between(3, 60) } else { 2000 },
+        applies_max: if rng.chance(0.2) { rng.between(1, 16) as usize } else { 8192 },
+        clients: rng.between(1, 6) as usize,
+        think: Duration::from_millis(rng.between(5, 250)),
+        patience: election * 4,
+        keys: rng.between(1, 6),
+        operations_max: 3000,
+        safety: wishes.safety,
+        victims,
+        liars,
+        planned: Vec::new(),
+        options,
+    };
+    plan.planned = schedule(&mut rng.fork(), &plan);
+    if let Some(keep) = &wishes.keep {
+        let mut number = 0;
+        plan.planned.retain(|_| {
+            number += 1;
+            keep.contains(&(number - 1))
+        });
+    }
+    Ok(plan)
+}
+
+fn usual_nodes(rng: &mut Rng, low: u64, high: u64) -> u64 {
+    let sizes = [3, 3, 3, 5, 5, 1, 2, 4, 7];
+    sizes[rng.below(sizes.len() as u64) as usize].clamp(low, high)
+}
+
+fn victims(rng: &mut Rng, nodes: u64, count: usize) -> Vec<NodeId> {
+    let mut all: Vec<NodeId> = (1..=nodes).map(NodeId).collect();
+    for i in (1..all.len()).rev() {
+        all.swap(i, rng.below(i as u64 + 1) as usize);
+    }
+    all.truncate(count);
+    all
+}
+
+fn network(rng: &mut Rng, faults: FaultSet, election: Duration) -> Rates {
+    let mut rates = Rates::calm(election / 400, election / 400);
+    let mut share = |kind: FaultKind, max: f64| {
+        let drawn = rng.unit() * max;
+        if faults.has(kind) { drawn } else { 0.0 }
+    };
+    rates.loss = share(FaultKind::Loss, 0.4);
+    rates.duplication = share(FaultKind::Duplicate, 0.5);
+    rates.corruption = share(FaultKind::Corrupt, 0.02);
+    rates.encoded = 0.02 + share(FaultKind::Corrupt, 0.2);
+    if faults.has(FaultKind::Delay) {
+        rates.delay_step = election / (20 + rng.below(200) as u32);
+        rates.doublings_max = rng.between(3, 8) as u32;
+    }
+    if faults.has(FaultKind::Reorder) {
+        rates.order = LinkOrder::Free;
+    }
+    rates
+}
+
+/// Draws when the single faults happen: each kind at its own pace, over the whole safety phase.
+fn schedule<O>(rng: &mut Rng, plan: &Plan<O>) -> Vec<Planned> {
+    let mut planned = Vec::new();
+    for kind in plan.faults.kinds() {
+        let mut rng = rng.fork();
+        // On average once in this time: from restless to rare.
+        let pace = plan.election * 2 * (1 + rng.below(12) as u32);
+        let mut at = Time::ZERO + pace / 2;
+        loop {
+            at = at + rng.span(pace / 8, pace * 2);
+            if at.since(Time::ZERO) >= plan.safety {
+                break;
+            }
+            if let Some(fault) = fault(kind, &mut rng, plan) {
+                planned.push(Planned { at, kind, fault });
+            }
+        }
+    }
+    planned.sort_by_key(|planned| planned.at);
+    planned
+}
+
+fn fault<O>(kind: FaultKind, rng: &mut Rng, plan: &Plan<O>) -> Option<Fault> {
+    let election = plan.election;
+    let target = if rng.chance(0.4) { Target::Leader(rng.next_u64()) } else { Target::Any(rng.next_u64()) };
+    let down = rng.span(election / 20, election * 3);
+    let lasts = rng.span(election / 10, election * 5);
+    let draw = rng.next_u64();
+    let loss = Loss::ALL[rng.below(Loss::ALL.len() as u64) as usize];
+    let victim = |rng: &mut Rng| {
+        let count = plan.victims.len() as u64;
+        (count > 0).then(|| Target::Node(plan.victims[rng.below(count) as usize]))
+    };
+    let harm = |rng: &mut Rng, damage| Some(Fault::Harm { target: victim(rng)?, damage, down });
+    match kind {
+        FaultKind::Partition => {
+            let shape = Shape::ALL[rng.below(Shape::ALL.len() as u64) as usize];
+            Some(Fault::Partition { shape, lasts, draw })
+        }
+        FaultKind::Clog => Some(Fault::Clog { draw, lasts }),
+        FaultKind::Kill => Some(Fault::Kill { target, down }),
+        FaultKind::Power => Some(Fault::Power { target, loss, down }),
+        FaultKind::Blackout => Some(Fault::Blackout { loss, down }),
+        FaultKind::CrashPoint if rng.chance(0.3) => {
+            Some(Fault::CrashAtSend { target, skip: rng.below(30), down })
+        }
+        FaultKind::CrashPoint => {
+            let effect = if rng.chance(0.5) { Effect::CutBefore } else { Effect::CutAfter };
+            Some(Fault::CrashAtDisk { target, trap: trap(rng, effect), loss, down })
+        }
+        FaultKind::Pause => Some(Fault::Pause { target, lasts }),
+        FaultKind::Jump => {
+            Some(Fault::Jump { target, by: rng.span(election / 10, Duration::from_secs(3600)) })
+        }
+        FaultKind::SlowDisk => {
+            Some(Fault::SlowDisk { target, extra: rng.span(election / 100, election * 2), lasts })
+        }
+        FaultKind::StuckDisk => Some(Fault::StuckDisk { target, lasts }),
+        FaultKind::FullDisk => Some(Fault::FullDisk { target, lasts }),
+        FaultKind::DiskError => {
+            let effect = if rng.chance(0.6) { Effect::FailOnce } else { Effect::FailForEver };
+            Some(Fault::DiskError { target, trap: trap(rng, effect), down })
+        }
+        FaultKind::Rot => harm(rng, Damage::Rot),
+        FaultKind::Misdirect => harm(rng, Damage::Misdirected),
+        FaultKind::Stale => harm(rng, Damage::Stale),
+        FaultKind::Wipe => harm(rng, Damage::Wiped),
+        FaultKind::Members => Some(Fault::Members { draw }),
+        FaultKind::Transfer => Some(Fault::Transfer { draw }),
+        FaultKind::Delay
+        | FaultKind::Loss
+        | FaultKind::Duplicate
+        | FaultKind::Reorder
+        | FaultKind::Corrupt
+        | FaultKind::Drift
+        | FaultKind::Snapshots
+        | FaultKind::Byzantine => None,
+    }
+}
+
+/// A trap on a call to come: on any that changes something, or on one kind, which may be rare.
+fn trap(rng: &mut Rng, effect: Effect) -> Trap {
+    let rare = [
+        Call::Create,
+        Call::Rename,
+        Call::Remove,
+        Call::SyncDir,
+        Call::SyncAll,
+        Call::Preallocate,
+        Call::Settle,
+        Call::Shrink,
+    ];
+    let common = [Call::Write, Call::SyncData];
+    match rng.below(4) {
+        0 => Trap { skip: rng.below(40), only: None, effect },
+        1 => Trap { skip: rng.below(8), only: Some(common[rng.below(2) as usize]), effect },
+        _ => Trap { skip: rng.below(3), only: Some(rare[rng.below(rare.len() as u64) as usize]), effect },
+    }
+}

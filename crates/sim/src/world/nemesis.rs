@@ -1,0 +1,291 @@
+//! Carrying out the faults of the plan, and mending what mends by itself.
+
+use std::time::Duration;
+
+use synod_core::{Change, NodeId, Role, Time};
+
+use super::{Event, Health, Joined, Loss, World};
+use crate::disk::Damage;
+use crate::family::Family;
+use crate::faults::{Fault, FaultKind, Target};
+use crate::network::NODES_MAX;
+use crate::partition::Shape;
+use crate::trace::What;
+
+/// What mends by itself; only if nobody mended everything meanwhile.
+pub(super) struct Mending {
+    epoch: u64,
+    what: Mend,
+}
+
+enum Mend {
+    Links(Vec<(NodeId, NodeId)>),
+    /// Cut now if it was mended, and the other way round, so many times more.
+    Flap(Vec<(NodeId, NodeId)>, Phase, u32, Duration),
+    Room(NodeId),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Cut,
+    Mended,
+}
+
+/// No cluster grows beyond this many voters.
+const VOTERS_MAX: usize = 7;
+
+impl<F: Family> World<F> {
+    /// The replica that leads, by its own account and in the newest term.
+    pub(super) fn leader(&self) -> Option<NodeId> {
+        let leads = |role| matches!(role, Role::Leader | Role::Primary);
+        let running = self.nodes.iter().filter_map(|node| Some((node.id, node.running.as_ref()?)));
+        let leading = running.filter(|(_, running)| leads(running.role));
+        leading.max_by_key(|(_, running)| running.term).map(|(id, _)| id)
+    }
+
+    fn resolve(&self, target: Target) -> Option<NodeId> {
+        let draw = match target {
+            Target::Node(node) => return Some(node),
+            Target::Leader(draw) => match self.leader() {
+                Some(leader) => return Some(leader),
+                None => draw,
+            },
+            Target::Any(draw) => draw,
+        };
+        let up: Vec<NodeId> =
+            self.nodes.iter().filter(|node| node.running.is_some()).map(|node| node.id).collect();
+        (!up.is_empty()).then(|| up[(draw % up.len() as u64) as usize])
+    }
+
+    fn later(&mut self, after: Duration, what: Mend) {
+        let epoch = self.epoch;
+        self.events.push(self.now + after, Event::Mend(Mending { epoch, what }));
+    }
+
+    pub(super) fn carry_out(&mut self, number: usize) {
+        if self.epoch > 0 {
+            return; // The time for faults is over.
+        }
+        let planned = self.plan.planned[number];
+        let (kind, now) = (planned.kind, self.now);
+        let ids: Vec<NodeId> = self.nodes.iter().map(|node| node.id).collect();
+        let count = ids.len() as u64;
+        match planned.fault {
+            Fault::Partition { shape, lasts, draw } => {
+                let mut rng = synod_core::Rng::new(draw);
+                let cuts = shape.cuts(&ids, self.leader(), &mut rng);
+                if cuts.is_empty() {
+                    return;
+                }
+                self.fault(None, kind, || format!("partition, {}: cut {cuts:?} for {lasts:?}", shape.name()));
+                cuts.iter().for_each(|(from, to)| self.network.cut(*from, *to));
+                if shape == Shape::Flapping {
+                    self.later(lasts / 8, Mend::Flap(cuts, Phase::Cut, 7, lasts / 8));
+                } else {
+                    self.later(lasts, Mend::Links(cuts));
+                }
+            }
+            Fault::Clog { draw, lasts } if count > 1 => {
+                let from = ids[(draw % count) as usize];
+                let to = ids[((draw % count + 1 + (draw >> 32) % (count - 1)) % count) as usize];
+                self.fault(None, kind, || format!("{from:?} -> {to:?} is clogged for {lasts:?}"));
+                self.network.clog(from, to, now + lasts);
+            }
+            Fault::Clog { .. } => {}
+            Fault::Blackout { loss, down } => {
+                self.fault(None, kind, || format!("all lose their power ({loss:?})"));
+                for id in ids {
+                    if self.node(id).running.is_some() {
+                        self.crash(id, Some(loss), down);
+                    }
+                }
+            }
+            Fault::Members { draw } => self.change_members(draw),
+            Fault::Transfer { draw } => {
+                let Some(leader) = self.leader().filter(|leader| self.paused(*leader).is_none()) else {
+                    return;
+                };
+                let to = ids[(draw % count) as usize];
+                if to != leader {
+                    self.fault(Some(leader), kind, || format!("is asked to hand over to {to:?}"));
+                    self.with(leader, |replica, now| replica.transfer_leadership(now, to));
+                }
+            }
+            Fault::Kill { target, .. }
+            | Fault::Power { target, .. }
+            | Fault::CrashAtDisk { target, .. }
+            | Fault::CrashAtSend { target, .. }
+            | Fault::Pause { target, .. }
+            | Fault::Jump { target, .. }
+            | Fault::SlowDisk { target, .. }
+            | Fault::StuckDisk { target, .. }
+            | Fault::FullDisk { target, .. }
+            | Fault::DiskError { target, .. }
+            | Fault::Harm { target, .. } => {
+                if let Some(id) = self.resolve(target) {
+                    self.hit(id, kind, planned.fault);
+                }
+            }
+        }
+    }
+
+    /// A fault that hits one machine.
+    fn hit(&mut self, id: NodeId, kind: FaultKind, fault: Fault) {
+        let now = self.now;
+        let is_up = self.node(id).running.is_some();
+        if self.node(id).health != Health::Fine || !is_up && !matches!(fault, Fault::Harm { .. }) {
+            return;
+        }
+        match fault {
+            Fault::Kill { down, .. } => {
+                self.fault(Some(id), kind, || "is killed".to_owned());
+                self.crash(id, None, down);
+            }
+            Fault::Power { loss, down, .. } => {
+                self.fault(Some(id), kind, || "loses its power".to_owned());
+                self.crash(id, Some(loss), down);
+            }
+            Fault::CrashAtDisk { trap, loss, down, .. } => {
+                self.fault(Some(id), kind, || format!("will lose its power at the disk: {trap:?}"));
+                let node = self.node(id);
+                node.end = super::End { loss, down };
+                node.disk.arm(trap);
+            }
+            Fault::CrashAtSend { skip, down, .. } => {
+                self.fault(Some(id), kind, || format!("will end after {skip} packets"));
+                let node = self.node(id);
+                node.end.down = down;
+                node.sends_left = Some(skip);
+            }
+            Fault::Pause { lasts, .. } => {
+                self.fault(Some(id), kind, || format!("stands still for {lasts:?}"));
+                self.node(id).paused_until = now + lasts;
+            }
+            Fault::Jump { by, .. } => {
+                self.fault(Some(id), kind, || format!("its clock leaps ahead by {by:?}"));
+                self.node(id).clock.leap(by);
+                self.ask_for_wake_up(id);
+            }
+            Fault::SlowDisk { extra, lasts, .. } => {
+                self.fault(Some(id), kind, || format!("its disk takes {extra:?} longer for {lasts:?}"));
+                let node = self.node(id);
+                (node.slow, node.slow_until) = (extra, now + lasts);
+            }
+            Fault::StuckDisk { lasts, .. } => {
+                self.fault(Some(id), kind, || format!("its disk is stuck for {lasts:?}"));
+                self.node(id).stuck_until = now + lasts;
+            }
+            Fault::FullDisk { lasts, .. } => {
+                self.fault(Some(id), kind, || format!("its disk is full for {lasts:?}"));
+                let node = self.node(id);
+                node.disk.set_capacity(node.disk.used());
+                self.later(lasts, Mend::Room(id));
+            }
+            Fault::DiskError { trap, down, .. } => {
+                self.fault(Some(id), kind, || format!("its disk will fail: {trap:?}"));
+                let node = self.node(id);
+                node.failing = true;
+                node.end.down = down;
+                node.disk.arm(trap);
+            }
+            Fault::Harm { damage, down, .. } => self.harm(id, kind, damage, down),
+            _ => {}
+        }
+    }
+
+    /// The power fails, and the disk is not what it was when it comes back.
+    fn harm(&mut self, id: NodeId, kind: FaultKind, damage: Damage, down: Duration) {
+        let was_up = self.node(id).running.is_some();
+        if was_up {
+            self.crash(id, Some(Loss::Nothing), down);
+        }
+        let node = self.node(id);
+        let Some(what) = node.disk.harm(damage) else { return };
+        node.harmed = true;
+        self.fault(Some(id), kind, || what);
+    }
+
+    fn change_members(&mut self, draw: u64) {
+        let Some(leader) = self.leader().filter(|leader| self.paused(*leader).is_none()) else { return };
+        let Some(running) = &self.node(leader).running else { return };
+        let members = running.replica.status().members;
+        let voters: Vec<NodeId> = members.voters.iter().copied().collect();
+        let learners: Vec<NodeId> = members.learners.iter().copied().collect();
+        if members.is_joint() || voters.is_empty() {
+            return;
+        }
+        let pick = |from: &[NodeId]| from[(draw >> 8) as usize % from.len()];
+        let can_grow = self.nodes.len() + 2 < NODES_MAX;
+        let changes = match draw % 6 {
+            0 | 1 if !learners.is_empty() => vec![Change::AddVoter(pick(&learners))],
+            0 | 1 if can_grow && voters.len() < VOTERS_MAX => vec![Change::AddLearner(self.newcomer())],
+            2 if can_grow && voters.len() < VOTERS_MAX => vec![Change::AddVoter(self.newcomer())],
+            3 if can_grow && voters.len() > 1 => {
+                vec![Change::Remove(pick(&voters)), Change::AddVoter(self.newcomer())]
+            }
+            4 if !learners.is_empty() => vec![Change::Remove(pick(&learners))],
+            _ if voters.len() > 2 => vec![Change::Remove(pick(&voters))],
+            _ => return,
+        };
+        self.fault(Some(leader), FaultKind::Members, || format!("is asked for {changes:?}"));
+        self.with(leader, |replica, now| replica.reconfigure(now, changes));
+    }
+
+    /// A new machine, with an empty disk and a name that was never used.
+    fn newcomer(&mut self) -> NodeId {
+        let id = NodeId(self.nodes.len() as u64 + 1);
+        self.add_machine(id, Joined::Later);
+        self.events.push(self.now, Event::Start { node: id });
+        id
+    }
+
+    pub(super) fn mend(&mut self, mending: Mending) {
+        if mending.epoch != self.epoch {
+            return;
+        }
+        match mending.what {
+            Mend::Links(links) => {
+                links.iter().for_each(|(from, to)| self.network.mend(*from, *to));
+                self.recorder.note(self.now, None, || What::Fault(format!("mended {links:?}")));
+            }
+            Mend::Flap(links, phase, left, every) => {
+                let next = match phase {
+                    Phase::Cut => {
+                        links.iter().for_each(|(from, to)| self.network.mend(*from, *to));
+                        Phase::Mended
+                    }
+                    Phase::Mended => {
+                        links.iter().for_each(|(from, to)| self.network.cut(*from, *to));
+                        Phase::Cut
+                    }
+                };
+                self.recorder.note(self.now, None, || What::Fault("the links flap".to_owned()));
+                match (next, left) {
+                    (_, 1..) => self.later(every, Mend::Flap(links, next, left - 1, every)),
+                    (Phase::Cut, 0) => self.later(every, Mend::Links(links)),
+                    (Phase::Mended, 0) => {}
+                }
+            }
+            Mend::Room(id) => {
+                self.node(id).disk.set_capacity(u64::MAX);
+                self.recorder.note(self.now, Some(id), || What::Fault("its disk has room again".to_owned()));
+            }
+        }
+    }
+
+    /// Everything that can be mended is, for everybody; what is dead stays so. Pending mendings are void.
+    pub(super) fn mend_everything(&mut self) {
+        self.epoch += 1;
+        self.network.mend_all();
+        let now = self.now;
+        for node in &mut self.nodes {
+            node.disk.disarm();
+            node.disk.set_capacity(u64::MAX);
+            node.slow_until = Time::ZERO;
+            node.stuck_until = now;
+            node.paused_until = now;
+            node.sends_left = None;
+            node.failing = false;
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! The two phases of a run: first nothing bad may happen whatever goes wrong, then something good must.
+//!
+//! Safety and liveness are tested apart, as TigerBeetle's simulator does. In the *safety phase* everything may
+//! fail at any time, and nothing is asked but that no property breaks. Then a random *core*, just enough replicas
+//! to decide, is healed, and the rest stays broken in one way or another: down, cut off, or half cut off.
+//! Within [`LIVENESS_ELECTIONS_MAX`] election timeouts every replica of the core must answer a write and hold
+//! everything that was ever decided.
+
+use std::time::Duration;
+
+use synod_core::{NodeId, Time};
+
+use super::{Calling, Counts, Event, Health, Loss, World};
+use crate::client::Record;
+use crate::disk::Coverage;
+use crate::family::{Disruption, Family};
+use crate::faults::FaultKind;
+use crate::oracle::Violation;
+use crate::oracle::history::{Judged, judge};
+use crate::script::Order;
+use crate::trace::{Happening, What};
+
+/// A healed core must decide again within so many (longest) election timeouts.
+pub const LIVENESS_ELECTIONS_MAX: u32 = 30;
+
+/// What a run came to.
+pub struct Outcome {
+    /// The first property that broke, if one did.
+    pub violation: Option<Violation>,
+    /// The digest over everything that happened.
+    pub hash: u64,
+    /// How long the run took, in the world's time.
+    pub simulated: Duration,
+    /// How often things happened.
+    pub counts: Counts,
+    /// The disks' sites that were passed, and where the power was cut.
+    pub coverage: Coverage,
+    /// How the liveness phase went.
+    pub recovery: Recovery,
+    /// Operations that clients began.
+    pub operations: u64,
+    /// Operations that were answered.
+    pub answered: u64,
+    /// Commands that were decided.
+    pub decided: u64,
+    /// Terms that had a leader.
+    pub leaders: u64,
+    /// Whether the checker could judge the clients' history.
+    pub judged: Option<Judged>,
+    /// What happened, if it was recorded.
+    pub happenings: Vec<Happening>,
+    /// What clients did.
+    pub records: Vec<Record>,
+}
+
+/// How the liveness phase went.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Recovery {
+    /// It was not tried: a property broke before, or too few replicas are left by the faults' own rules.
+    NotTried,
+    /// The core decided again after so long.
+    After(Duration),
+}
+
+impl<F: Family> World<F> {
+    /// Runs both phases and judges what happened.
+    pub fn run(mut self) -> Outcome {
+        self.run_until(Time::ZERO + self.plan.safety);
+        let recovery = if self.violation.is_none() { self.liveness() } else { Recovery::NotTried };
+        let mut judged = None;
+        let liars = !self.plan.liars.is_empty();
+        if self.violation.is_none() && !liars {
+            match judge(F::NAME, &self.clients.records, F::LEVEL) {
+                Ok(verdict) => judged = Some(verdict),
+                Err(broken) => self.broken(broken),
+            }
+        }
+        self.finish(recovery, judged)
+    }
+
+    /// Runs without judging histories: for measuring.
+    pub fn run_for(&mut self, span: Duration) {
+        self.run_until(self.now + span);
+    }
+
+    /// Ends the run.
+    pub fn finish(mut self, recovery: Recovery, judged: Option<Judged>) -> Outcome {
+        for node in &self.nodes {
+            self.coverage.add(&node.disk.coverage());
+        }
+        let answered = self.clients.records.iter().filter(|record| record.revision > 0).count() as u64;
+        Outcome {
+            violation: self.violation,
+            hash: self.hash,
+            simulated: self.now.since(Time::ZERO),
+            counts: self.counts,
+            coverage: self.coverage,
+            recovery,
+            operations: self.clients.records.len() as u64,
+            answered,
+            decided: self.ledger.len() as u64,
+            leaders: self.leaders.count() as u64,
+            judged,
+            happenings: self.recorder.into_happenings(),
+            records: self.clients.records,
+        }
+    }
+
+    fn liveness(&mut self) -> Recovery {
+        self.calling = Calling::No;
+        let Some(core) = self.choose_core() else { return Recovery::NotTried };
+        self.mend_everything();
+        self.network.rates = self.plan.calm;
+        let began = self.now;
+        self.recorder.note(began, None, || What::Fault(format!("the core {core:?} is healed")));
+        for id in &core {
+            self.events.push(began + self.plan.election / 50, Event::Start { node: *id });
+        }
+        self.break_the_rest(&core);
+
+        self.calling = Calling::Probing;
+        self.plan.think = self.plan.election / 10;
+        self.plan.patience = self.plan.election;
+        let voters = self.voters();
+        for id in core.iter().filter(|id| voters.contains(id)) {
+            let client = self.clients.hire(*id);
+            self.probes.insert(client, *id);
+            self.events.push(began + self.plan.election / 10, Event::Call { client });
+        }
+        let end = began + self.plan.election * LIVENESS_ELECTIONS_MAX;
+        while self.now < end && self.violation.is_none() {
+            self.run_until((self.now + self.plan.election / 8).min(end));
+            if self.is_recovered(&core) {
+                let took = self.now.since(began);
+                self.calling = Calling::No;
+                self.run_until(self.now + self.plan.election * 3);
+                self.compare(&core);
+                return Recovery::After(took);
+            }
+        }
+        if self.violation.is_none() {
+            let silent: Vec<NodeId> =
+                self.probes.values().copied().filter(|id| !self.probed.contains(id)).collect();
+            let behind: Vec<NodeId> = core.iter().copied().filter(|id| !self.holds_everything(*id)).collect();
+            self.broken((
+                "termination",
+                format!(
+                    "{LIVENESS_ELECTIONS_MAX} election timeouts after the core {core:?} was healed, {silent:?} answer no \
+                     write and {behind:?} lack something decided"
+                ),
+            ));
+        }
+        Recovery::NotTried
+    }
+
+    fn voters(&self) -> Vec<NodeId> {
+        match self.ledger.members() {
+            Some(members) => members.all().filter(|id| members.is_voter(*id)).collect(),
+            None => (1..=self.plan.nodes).map(NodeId).collect(),
+        }
+    }
+
+    /// Enough replicas to decide, drawn from those that are not lost.
+    fn choose_core(&mut self) -> Option<Vec<NodeId>> {
+        let mut healthy: Vec<NodeId> =
+            self.nodes.iter().filter(|node| node.health == Health::Fine).map(|node| node.id).collect();
+        let liars = self.plan.liars.clone();
+        healthy.retain(|id| !liars.contains(id));
+        if self.plan.faults.has(FaultKind::Members) {
+            // Who is needed depends on changes under way: everybody is well again.
+            return Some(healthy);
+        }
+        let nodes = self.plan.nodes as usize;
+        let needed = nodes - F::losses_max(nodes);
+        if healthy.len() < needed {
+            return None;
+        }
+        let size = needed + self.rng.below((healthy.len() - needed) as u64 + 1) as usize;
+        for i in (1..healthy.len()).rev() {
+            healthy.swap(i, self.rng.below(i as u64 + 1) as usize);
+        }
+        healthy.truncate(size);
+        healthy.sort_unstable();
+        Some(healthy)
+    }
+
+    /// Those outside the core stay broken, each in its own way.
+    fn break_the_rest(&mut self, core: &[NodeId]) {
+        let rest: Vec<NodeId> =
+            self.nodes.iter().map(|node| node.id).filter(|id| !core.contains(id)).collect();
+        for id in rest {
+            if self.plan.liars.contains(&id) {
+                continue; // Liars go on lying.
+            }
+            let ways = if F::disruption(&self.plan.options) == Disruption::Harmless { 5 } else { 2 };
+            let way = self.rng.below(ways);
+            let everybody: Vec<NodeId> = self.nodes.iter().map(|node| node.id).collect();
+            let cut = |network: &mut crate::network::Network, inward: Way, outward: Way| {
+                for other in everybody.iter().filter(|other| **other != id) {
+                    if outward == Way::Cut {
+                        network.cut(id, *other);
+                    }
+                    if inward == Way::Cut {
+                        network.cut(*other, id);
+                    }
+                }
+            };
+            let what = match way {
+                0 => {
+                    self.crash(id, Some(Loss::Everything), Duration::ZERO);
+                    self.node(id).held_down = true;
+                    "stays down"
+                }
+                1 => {
+                    cut(&mut self.network, Way::Cut, Way::Cut);
+                    "stays cut off"
+                }
+                2 => {
+                    cut(&mut self.network, Way::Cut, Way::Open);
+                    "is heard, but hears nothing"
+                }
+                3 => {
+                    cut(&mut self.network, Way::Open, Way::Cut);
+                    "hears, but is not heard"
+                }
+                _ => {
+                    let partner = core[self.rng.below(core.len() as u64) as usize];
+                    cut(&mut self.network, Way::Cut, Way::Cut);
+                    self.network.mend(id, partner);
+                    self.network.mend(partner, id);
+                    "reaches one of the core alone"
+                }
+            };
+            self.recorder.note(self.now, Some(id), || What::Fault(what.to_owned()));
+        }
+    }
+
+    fn holds_everything(&self, id: NodeId) -> bool {
+        let Some(running) = &self.nodes[id.0 as usize - 1].running else { return false };
+        F::ORDER == Order::Causal || running.replica.machine().count as usize >= self.ledger.len()
+    }
+
+    fn is_recovered(&self, core: &[NodeId]) -> bool {
+        let voters = self.voters();
+        self.probes.values().all(|id| self.probed.contains(id) || !voters.contains(id))
+            && core.iter().filter(|id| voters.contains(id)).all(|id| self.holds_everything(*id))
+    }
+
+    /// With everything quiet, all of the core are in the same state.
+    fn compare(&mut self, core: &[NodeId]) {
+        let voters = self.voters();
+        let mut states = Vec::new();
+        for id in core.iter().filter(|id| voters.contains(id)) {
+            if let Some(running) = &self.nodes[id.0 as usize - 1].running {
+                states.push((*id, running.replica.machine().state()));
+            }
+        }
+        let Some((first, state)) = states.first().copied() else { return };
+        if let Some((other, _)) = states.iter().find(|(_, other)| *other != state) {
+            self.broken((
+                "convergence",
+                format!("{first:?} and {other:?} are in different states in the end"),
+            ));
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Open,
+    Cut,
+}
