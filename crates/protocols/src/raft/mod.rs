@@ -19,6 +19,7 @@
 //! | `transfer` | leadership transfer | thesis 3.10 |
 //! | `compaction` | snapshots, and what memory keeps | 7 |
 //! | `recovery` | from records and a snapshot to a replica | 5.5 |
+//! | `inspect` | what oracles may look at | |
 //!
 //! Choices that the paper leaves open:
 //!
@@ -38,6 +39,7 @@
 mod compaction;
 mod disk;
 mod election;
+mod inspect;
 mod log;
 mod membership;
 mod message;
