@@ -208,3 +208,103 @@ impl Log {
         index
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use synod_core::{NodeId, empty_batch};
+
+    /// The log as it would be without memory limits: every entry from 1 on, and the initial members.
+    struct Model {
+        entries: Vec<Entry>,
+        base: usize,
+    }
+
+    fn members(number: u64) -> Arc<Members> {
+        Arc::new(Members::of([NodeId(number)]))
+    }
+
+    fn entry(term: u64, index: usize, changes_members: bool) -> Entry {
+        let body =
+            if changes_members { Body::Members(members(index as u64)) } else { Body::Batch(empty_batch()) };
+        Entry { term: Term(term), body }
+    }
+
+    impl Model {
+        fn agrees(&self, log: &Log) {
+            assert_eq!(log.last().index.0 as usize, self.entries.len());
+            assert_eq!(log.base().index.0 as usize, self.base);
+            for index in self.base..=self.entries.len() {
+                let term = index.checked_sub(1).map_or(Term(0), |place| self.entries[place].term);
+                assert_eq!(log.term_at(Index(index as u64)), Some(term));
+                let newest = self.entries[..index].iter().enumerate().rev();
+                let mut configurations = newest.filter_map(|(place, entry)| match &entry.body {
+                    Body::Members(members) => Some((place + 1, members.clone())),
+                    Body::Batch(_) => None,
+                });
+                let (at, expected) = configurations.next().unwrap_or((0, members(0)));
+                assert_eq!(*log.members_at(Index(index as u64)), expected);
+                if index == self.entries.len() {
+                    assert_eq!(*log.members(), expected);
+                    assert_eq!(log.configuration_index().0 as usize, at);
+                }
+                for term in 0..6 {
+                    let fits = |place: &usize| self.entries[*place - 1].term <= Term(term);
+                    let expected = (self.base + 1..=index).rev().find(fits).unwrap_or(self.base);
+                    assert_eq!(log.last_of_term(Index(index as u64), Term(term)).index.0 as usize, expected);
+                }
+            }
+            let bytes: usize = log.entries.iter().map(|kept| kept.bytes).sum();
+            assert_eq!(log.bytes(), bytes);
+            assert_eq!(log.term_at(Index(self.entries.len() as u64 + 1)), None);
+        }
+    }
+
+    proptest! {
+        /// Whatever is appended, cut and dropped, the log answers like a plain list of entries.
+        #[test]
+        fn a_log_is_a_list(steps in proptest::collection::vec((0u8..5, 0usize..8), 1..40)) {
+            let mut log = Log::new(Position::default(), members(0));
+            let mut model = Model { entries: Vec::new(), base: 0 };
+            let mut term = 1;
+            for (kind, number) in steps {
+                match kind {
+                    0..=2 => {
+                        term = (term + u64::from(number == 0)).min(5);
+                        let entry = entry(term, model.entries.len() + 1, number == 1);
+                        log.append(entry.clone());
+                        model.entries.push(entry);
+                    }
+                    3 => {
+                        let kept = model.entries.len().saturating_sub(number).max(model.base);
+                        log.truncate(Index(kept as u64 + 1));
+                        model.entries.truncate(kept);
+                    }
+                    _ => {
+                        let upto = (model.base + number).min(model.entries.len());
+                        log.drop_through(Index(upto as u64));
+                        model.base = upto;
+                    }
+                }
+                model.agrees(&log);
+            }
+        }
+    }
+
+    /// What is sent fits the limit, but is never nothing while there is something.
+    #[test]
+    fn an_append_holds_at_least_one_entry() {
+        let mut log = Log::new(Position::default(), members(0));
+        for index in 1..=5 {
+            log.append(entry(1, index, false));
+        }
+        let one = log.bytes() / 5;
+        assert_eq!(log.entries_from(Index(1), 0).len(), 1);
+        assert_eq!(log.entries_from(Index(2), one * 3).len(), 3);
+        assert_eq!(log.entries_from(Index(4), usize::MAX).len(), 2);
+        assert_eq!(log.entries_from(Index(6), usize::MAX).len(), 0);
+        assert_eq!(log.surplus(one * 2, Index(5)), Index(3));
+        assert_eq!(log.surplus(one * 2, Index(1)), Index(1));
+    }
+}

@@ -86,6 +86,28 @@ impl Options {
         }
     }
 
+    /// Sets the option `name` from text, as command lines and scripts write it: `150ms`, `2s`, `64`, `on`, `off`.
+    ///
+    /// False when there is no such option, or the value is none for it.
+    pub fn set(&mut self, name: &str, value: &str) -> bool {
+        let changed = match name.replace('-', "_").as_str() {
+            "election_timeout" => duration(value).map(|it| self.election_timeout = it),
+            "election_jitter" => duration(value).map(|it| self.election_jitter = it),
+            "heartbeat" => duration(value).map(|it| self.heartbeat = it),
+            "pre_vote" => switch(value).map(|it| self.pre_vote = it),
+            "check_quorum" => switch(value).map(|it| self.check_quorum = it),
+            "lease_reads" => switch(value).map(|it| self.lease_reads = it),
+            "clock_drift_max" => duration(value).map(|it| self.clock_drift_max = it),
+            "append_bytes_max" => value.parse().ok().map(|it| self.append_bytes_max = it),
+            "inflight_max" => value.parse().ok().map(|it| self.inflight_max = it),
+            "log_bytes_max" => value.parse().ok().map(|it| self.log_bytes_max = it),
+            "backlog_bytes_max" => value.parse().ok().map(|it| self.backlog_bytes_max = it),
+            "disk_stuck_after" => duration(value).map(|it| self.disk_stuck_after = it),
+            _ => None,
+        };
+        changed.is_some()
+    }
+
     /// Whether the options fit together.
     ///
     /// # Errors
@@ -116,9 +138,39 @@ impl Options {
     }
 }
 
+fn switch(value: &str) -> Option<bool> {
+    match value {
+        "on" | "true" => Some(true),
+        "off" | "false" => Some(false),
+        _ => None,
+    }
+}
+
+fn duration(value: &str) -> Option<Duration> {
+    let digits = value.find(|c: char| !c.is_ascii_digit())?;
+    let number: u64 = value[..digits].parse().ok()?;
+    match &value[digits..] {
+        "us" => Some(Duration::from_micros(number)),
+        "ms" => Some(Duration::from_millis(number)),
+        "s" => Some(Duration::from_secs(number)),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Every option can be set by name, and what is no option, or no value for it, is told.
+    #[test]
+    fn options_are_set_by_name() {
+        let mut options = Options::default();
+        assert!(options.set("election-timeout", "150ms") && options.set("pre_vote", "off"));
+        assert_eq!((options.election_timeout, options.pre_vote), (Duration::from_millis(150), false));
+        assert!(options.set("inflight_max", "3") && options.inflight_max == 3);
+        assert!(!options.set("heartbeat", "soon") && !options.set("heartbeat", "10"));
+        assert!(!options.set("colour", "red") && !options.set("lease_reads", "maybe"));
+    }
 
     /// The defaults fit together, and each broken rule is named.
     #[test]

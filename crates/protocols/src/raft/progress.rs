@@ -116,6 +116,7 @@ impl Progress {
             Flow::Replicate => self.next.previous(),
             Flow::Snapshot { .. } => return,
         };
+        while self.inflight.pop_front_if(|last| *last <= received).is_some() {}
         if received >= awaited {
             // The entries are there and wait for the disk alone.
             if self.flow == Flow::Probe {
@@ -133,7 +134,8 @@ impl Progress {
 
     fn replicate_after(&mut self, index: Index) {
         self.flow = Flow::Replicate;
-        self.next = index.next();
+        // What was confirmed once is not sent again: no answer would take it out of the window.
+        self.next = index.max(self.matched).next();
         self.inflight.clear();
     }
 }
