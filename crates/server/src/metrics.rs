@@ -180,9 +180,9 @@ impl Metrics {
     pub fn new(detail: Detail) -> Metrics {
         let handling = match detail {
             Detail::Basic => None,
-            Detail::Extensive => {
-                Some(Method::ALL.iter().map(|_| Histogram::doubling(Duration::from_micros(100), 17)).collect())
-            }
+            Detail::Extensive => Some(
+                Method::ALL.iter().map(|_| Histogram::doubling(Duration::from_micros(100), 17)).collect(),
+            ),
         };
         Metrics {
             started: Method::ALL.iter().map(|_| AtomicU64::new(0)).collect(),
@@ -220,7 +220,8 @@ impl Metrics {
         let mut versions = self.client_versions.lock();
         // What clients say must not fill the memory.
         let full = versions.len() >= CLIENT_VERSIONS_MAX;
-        let version = if full && !versions.iter().any(|known| &*known.1 == version) { "other" } else { version };
+        let version =
+            if full && !versions.iter().any(|known| &*known.1 == version) { "other" } else { version };
         match versions.iter_mut().find(|known| known.0 == kind && &*known.1 == version) {
             Some(known) => known.2 += 1,
             None => versions.push((kind, version.into(), 1)),
@@ -229,12 +230,20 @@ impl Metrics {
 
     /// Writes everything counted here.
     pub fn write(&self, page: &mut Page) {
-        page.family("grpc_server_started_total", Kind::Counter, "Total number of RPCs started on the server.");
+        page.family(
+            "grpc_server_started_total",
+            Kind::Counter,
+            "Total number of RPCs started on the server.",
+        );
         for &method in Method::ALL {
             let started = self.started[method as usize].load(Relaxed);
             page.sample("grpc_server_started_total", &labels(method), started);
         }
-        page.family("grpc_server_handled_total", Kind::Counter, "Total number of RPCs completed on the server.");
+        page.family(
+            "grpc_server_handled_total",
+            Kind::Counter,
+            "Total number of RPCs completed on the server.",
+        );
         for &method in Method::ALL {
             for code in Code::ALL {
                 let handled = self.handled[method as usize][code as usize].load(Relaxed);
@@ -382,14 +391,19 @@ mod tests {
             metrics.write(&mut page);
             page.into_text()
         };
-        let watch_labels = "grpc_type=\"bidi_stream\",grpc_service=\"etcdserverpb.Watch\",grpc_method=\"Watch\"";
+        let watch_labels =
+            "grpc_type=\"bidi_stream\",grpc_service=\"etcdserverpb.Watch\",grpc_method=\"Watch\"";
         let before = text(&metrics);
         assert!(before.contains(&format!("grpc_server_started_total{{{watch_labels}}} 1")));
         assert!(!before.contains(&format!("grpc_server_handled_total{{{watch_labels}")));
         drop(watch);
-        assert!(text(&metrics).contains(&format!("handled_total{{{watch_labels},grpc_code=\"Canceled\"}} 1")));
+        assert!(
+            text(&metrics).contains(&format!("handled_total{{{watch_labels},grpc_code=\"Canceled\"}} 1"))
+        );
         assert!(before.contains("grpc_code=\"OK\"} 1"));
-        assert!(before.contains("etcd_server_client_requests_total{type=\"unary\",client_api_version=\"3.6\"} 1"));
+        assert!(
+            before.contains("etcd_server_client_requests_total{type=\"unary\",client_api_version=\"3.6\"} 1")
+        );
     }
 
     /// What clients call themselves cannot fill the memory.

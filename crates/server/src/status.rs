@@ -214,8 +214,12 @@ impl From<OpError> for Status {
             OpError::LeaseTtlTooLarge => lease_ttl_too_large(),
             OpError::MemberNotFound => Status::new(Code::NotFound, "etcdserver: member not found"),
             OpError::Corrupt => corrupt(),
-            OpError::StreamSort => Status::new(Code::Unimplemented, "RangeStream does not support custom sort orders"),
-            OpError::StreamFilter => Status::new(Code::Unimplemented, "RangeStream does not support revision filters"),
+            OpError::StreamSort => {
+                Status::new(Code::Unimplemented, "RangeStream does not support custom sort orders")
+            }
+            OpError::StreamFilter => {
+                Status::new(Code::Unimplemented, "RangeStream does not support revision filters")
+            }
             OpError::Malformed => Status::new(Code::Internal, "etcdserver: malformed command"),
         }
     }

@@ -12,15 +12,15 @@ use crate::service::payload::{Framed, Payload, Pieces, start};
 
 /// The header of a reply.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Header {
+pub(crate) struct Header {
     /// The cluster's id.
-    pub cluster: u64,
+    pub(crate) cluster: u64,
     /// The member that answers.
-    pub member: u64,
+    pub(crate) member: u64,
     /// The revision; see each method.
-    pub revision: i64,
+    pub(crate) revision: i64,
     /// The member's term.
-    pub term: u64,
+    pub(crate) term: u64,
 }
 
 impl Header {
@@ -31,7 +31,7 @@ impl Header {
 
     /// As a generated message.
     #[must_use]
-    pub fn message(self) -> synod_api::etcdserverpb::ResponseHeader {
+    pub(crate) fn message(self) -> synod_api::etcdserverpb::ResponseHeader {
         synod_api::etcdserverpb::ResponseHeader {
             cluster_id: self.cluster,
             member_id: self.member,
@@ -41,7 +41,10 @@ impl Header {
     }
 
     fn body_len(&self) -> usize {
-        number_len(self.cluster) + number_len(self.member) + number_len(self.revision as u64) + number_len(self.term)
+        number_len(self.cluster)
+            + number_len(self.member)
+            + number_len(self.revision as u64)
+            + number_len(self.term)
     }
 
     /// The header as field 1 of a reply.
@@ -83,27 +86,27 @@ fn put_nested(out: &mut BytesMut, tag: u8, bytes: &[u8]) {
 }
 
 /// RangeResponse, written around pairs that the store appends itself.
-pub struct RangeWriter {
+pub(crate) struct RangeWriter {
     out: BytesMut,
 }
 
 impl RangeWriter {
     /// Begins with the header.
     #[must_use]
-    pub fn new(header: &Header) -> RangeWriter {
+    pub(crate) fn new(header: &Header) -> RangeWriter {
         let mut out = start(header.len() + 256);
         header.write(&mut out);
         RangeWriter { out }
     }
 
     /// Where the pairs go, as field 2.
-    pub fn pairs(&mut self) -> &mut BytesMut {
+    pub(crate) fn pairs(&mut self) -> &mut BytesMut {
         &mut self.out
     }
 
     /// Ends with what the range says beside its pairs.
     #[must_use]
-    pub fn finish(mut self, summary: &RangeSummary) -> Framed {
+    pub(crate) fn finish(mut self, summary: &RangeSummary) -> Framed {
         write_range_tail(summary.more, summary.count, &mut self.out);
         Framed::finish(self.out)
     }
@@ -111,7 +114,7 @@ impl RangeWriter {
 
 /// What comes before and after the pairs of a RangeResponse.
 #[must_use]
-pub fn range_ends(header: &Header, summary: &RangeSummary) -> (Bytes, Bytes) {
+pub(crate) fn range_ends(header: &Header, summary: &RangeSummary) -> (Bytes, Bytes) {
     let mut head = BytesMut::with_capacity(header.len());
     header.write(&mut head);
     let mut tail = BytesMut::with_capacity(16);
@@ -121,7 +124,7 @@ pub fn range_ends(header: &Header, summary: &RangeSummary) -> (Bytes, Bytes) {
 
 /// RangeStreamResponse: some pairs; in the last one also the rest.
 #[must_use]
-pub fn range_chunk(header: &Header, pairs: BytesMut, last: Option<&RangeSummary>) -> Payload {
+pub(crate) fn range_chunk(header: &Header, pairs: BytesMut, last: Option<&RangeSummary>) -> Payload {
     let (head, tail) = last.map(|summary| range_ends(header, summary)).unwrap_or_default();
     let length = head.len() + pairs.len() + tail.len();
     let mut out = start(nested_len(length));
@@ -134,7 +137,10 @@ pub fn range_chunk(header: &Header, pairs: BytesMut, last: Option<&RangeSummary>
 }
 
 fn range_len(header: &Header, reply: &RangeReply) -> usize {
-    header.len() + reply.kvs.fields().len() + number_len(u64::from(reply.more)) + number_len(reply.count as u64)
+    header.len()
+        + reply.kvs.fields().len()
+        + number_len(u64::from(reply.more))
+        + number_len(reply.count as u64)
 }
 
 fn write_range(header: &Header, reply: &RangeReply, out: &mut BytesMut) {
@@ -150,7 +156,7 @@ fn write_range_tail(more: bool, count: i64, out: &mut BytesMut) {
 
 /// PutResponse.
 #[must_use]
-pub fn put(header: &Header, reply: &PutReply) -> Payload {
+pub(crate) fn put(header: &Header, reply: &PutReply) -> Payload {
     let mut out = start(put_len(header, reply));
     write_put(header, reply, &mut out);
     Payload::Whole(Framed::finish(out))
@@ -169,7 +175,7 @@ fn write_put(header: &Header, reply: &PutReply, out: &mut BytesMut) {
 
 /// DeleteRangeResponse.
 #[must_use]
-pub fn delete_range(header: &Header, reply: &DeleteReply) -> Payload {
+pub(crate) fn delete_range(header: &Header, reply: &DeleteReply) -> Payload {
     let mut out = start(delete_len(header, reply));
     write_delete(header, reply, &mut out);
     Payload::Whole(Framed::finish(out))
@@ -187,7 +193,7 @@ fn write_delete(header: &Header, reply: &DeleteReply, out: &mut BytesMut) {
 
 /// TxnResponse.
 #[must_use]
-pub fn txn(header: &Header, reply: &TxnReply) -> Payload {
+pub(crate) fn txn(header: &Header, reply: &TxnReply) -> Payload {
     let mut out = start(txn_len(header, reply));
     write_txn(header, reply, &mut out);
     Payload::Whole(Framed::finish(out))
@@ -234,19 +240,19 @@ fn write_txn(header: &Header, reply: &TxnReply, out: &mut BytesMut) {
 
 /// What a WatchResponse says beside header and events.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Watched {
+pub(crate) struct Watched {
     /// Which watch; -1 for none or for the whole stream.
-    pub watch_id: i64,
+    pub(crate) watch_id: i64,
     /// It was created just now.
-    pub created: bool,
+    pub(crate) created: bool,
     /// It is no more.
-    pub canceled: bool,
+    pub(crate) canceled: bool,
     /// It is no more because what it wants is compacted up to here.
-    pub compact_revision: i64,
+    pub(crate) compact_revision: i64,
     /// Why it is no more.
-    pub reason: String,
+    pub(crate) reason: String,
     /// More of the same response follows.
-    pub fragment: bool,
+    pub(crate) fragment: bool,
 }
 
 /// Events of more bytes than this are handed on as they are instead of being copied into the response.
@@ -254,10 +260,11 @@ const EVENTS_COPIED_MAX: usize = 8 * 1024;
 
 /// WatchResponse; `events` are encoded as its field 11 already.
 #[must_use]
-pub fn watch(header: &Header, watched: &Watched, events: Vec<Bytes>) -> Payload {
+pub(crate) fn watch(header: &Header, watched: &Watched, events: Vec<Bytes>) -> Payload {
     let reason = &watched.reason;
     let mut head_len = header.len() + number_len(watched.watch_id as u64);
-    head_len += [watched.created, watched.canceled, watched.fragment].into_iter().filter(|flag| *flag).count() * 2;
+    head_len +=
+        [watched.created, watched.canceled, watched.fragment].into_iter().filter(|flag| *flag).count() * 2;
     head_len += number_len(watched.compact_revision as u64);
     head_len += if reason.is_empty() { 0 } else { nested_len(reason.len()) };
     let events_len: usize = events.iter().map(Bytes::len).sum();

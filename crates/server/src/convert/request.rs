@@ -10,7 +10,8 @@
 use bytes::{Buf, Bytes};
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 use synod_kv::op::{
-    Compare, CompareResult, CompareTarget, Content, DeleteRange, Put, PutFlags, RangeRequest, TXN_DEPTH_MAX, Txn, TxnOp,
+    Compare, CompareResult, CompareTarget, Content, DeleteRange, Put, PutFlags, RangeRequest, TXN_DEPTH_MAX,
+    Txn, TxnOp,
 };
 use synod_kv::validate;
 
@@ -82,7 +83,7 @@ impl Field {
 ///
 /// # Errors
 /// Malformed bytes, an empty key, a sort option that does not exist.
-pub fn range(body: Bytes) -> Result<RangeRequest, Status> {
+pub(crate) fn range(body: Bytes) -> Result<RangeRequest, Status> {
     let (range, sort) = range_fields(body)?;
     range.validate()?;
     sorted(range, sort)
@@ -130,7 +131,7 @@ fn range_fields(mut from: Bytes) -> Result<(RangeRequest, (i64, i64)), Status> {
 ///
 /// # Errors
 /// Malformed bytes, and what [`Put::validate`] finds.
-pub fn put(body: Bytes) -> Result<Put, Status> {
+pub(crate) fn put(body: Bytes) -> Result<Put, Status> {
     let put = put_fields(body)?;
     put.validate()?;
     Ok(put)
@@ -159,7 +160,7 @@ fn put_fields(mut from: Bytes) -> Result<Put, Status> {
 ///
 /// # Errors
 /// Malformed bytes, and an empty key.
-pub fn delete_range(body: Bytes) -> Result<DeleteRange, Status> {
+pub(crate) fn delete_range(body: Bytes) -> Result<DeleteRange, Status> {
     let delete = delete_fields(body)?;
     delete.validate()?;
     Ok(delete)
@@ -183,7 +184,7 @@ fn delete_fields(mut from: Bytes) -> Result<DeleteRange, Status> {
 ///
 /// # Errors
 /// Malformed bytes, and what [`Txn::validate`] finds.
-pub fn txn(body: Bytes, ops_max: usize) -> Result<Txn, Status> {
+pub(crate) fn txn(body: Bytes, ops_max: usize) -> Result<Txn, Status> {
     let txn = txn_fields(body, 1)?;
     txn.validate(ops_max)?;
     Ok(txn)
@@ -258,7 +259,10 @@ fn compare(mut from: Bytes) -> Result<Compare, Status> {
         3 => CompareTarget::Value(value),
         4 => CompareTarget::Lease(given(8)),
         _ => {
-            return Err(Status::new(Code::InvalidArgument, "etcdserver: unknown compare target in txn request"));
+            return Err(Status::new(
+                Code::InvalidArgument,
+                "etcdserver: unknown compare target in txn request",
+            ));
         }
     };
     let result = match result {

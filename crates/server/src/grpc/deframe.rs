@@ -47,7 +47,10 @@ impl Deframer {
                 ));
             }
             flag => {
-                return Err(Status::new(Code::Internal, format!("grpc: message flag {flag} is neither 0 nor 1")));
+                return Err(Status::new(
+                    Code::Internal,
+                    format!("grpc: message flag {flag} is neither 0 nor 1"),
+                ));
             }
         }
         let length = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]) as usize;

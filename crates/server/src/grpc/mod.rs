@@ -184,8 +184,8 @@ impl Frames {
     async fn only(&mut self) -> Result<Bytes, Status> {
         let reading = async {
             let first = self.next().await?;
-            let message =
-                first.ok_or_else(|| Status::new(Code::Internal, "grpc: the stream ended before a message"))?;
+            let message = first
+                .ok_or_else(|| Status::new(Code::Internal, "grpc: the stream ended before a message"))?;
             match self.next().await? {
                 None => Ok(message),
                 Some(_) => Err(Status::new(Code::Internal, "grpc: more than one message in a unary call")),

@@ -24,7 +24,8 @@ impl Access {
     /// An answer, if the request goes no further: a wrong host, or a browser's preliminary question.
     pub(super) fn answer<T>(&self, request: &Request<T>) -> Option<Response<Body>> {
         if !is_listed(&self.hosts, host(request)) {
-            let mut response = Response::new(Body::full("rejected: the host is not on the list of --host-whitelist\n"));
+            let mut response =
+                Response::new(Body::full("rejected: the host is not on the list of --host-whitelist\n"));
             *response.status_mut() = StatusCode::MISDIRECTED_REQUEST;
             return Some(response);
         }

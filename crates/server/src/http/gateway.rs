@@ -91,8 +91,8 @@ async fn unary<B: Backend>(
 ) -> Result<Vec<u8>, Status> {
     let calling = async {
         let text = tokio::time::timeout(BODY_TIMEOUT, read(body, body_max)).await;
-        let text = text
-            .map_err(|_| Status::new(Code::DeadlineExceeded, "the request did not arrive in time"))??;
+        let text =
+            text.map_err(|_| Status::new(Code::DeadlineExceeded, "the request did not arrive in time"))??;
         let message = json::to_protobuf(&text, method.input())?;
         service.unary(method, metadata, message).await
     };

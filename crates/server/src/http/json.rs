@@ -29,8 +29,8 @@ pub(super) fn to_protobuf(text: &[u8], descriptor: MessageDescriptor) -> Result<
 
 /// Writes an encoded message as JSON.
 pub(super) fn from_protobuf(message: Bytes, descriptor: MessageDescriptor, out: &mut Vec<u8>) {
-    let message =
-        DynamicMessage::decode(descriptor, message).expect("what the service encoded, its own description decodes");
+    let message = DynamicMessage::decode(descriptor, message)
+        .expect("what the service encoded, its own description decodes");
     let options = SerializeOptions::new().use_proto_field_name(true).skip_default_fields(true);
     let mut writer = serde_json::Serializer::new(out);
     message.serialize_with_options(&mut writer, &options).expect("writing into memory does not fail");
@@ -131,7 +131,10 @@ impl Objects {
 
 /// A body or an object is too long.
 pub(super) fn too_large(length: usize, max: usize) -> Status {
-    Status::new(Code::ResourceExhausted, format!("grpc: received message larger than max ({length} vs. {max})"))
+    Status::new(
+        Code::ResourceExhausted,
+        format!("grpc: received message larger than max ({length} vs. {max})"),
+    )
 }
 
 #[cfg(test)]
@@ -205,8 +208,7 @@ mod tests {
             value: Bytes::from_static(&[0xfb, 0xff]),
             lease: 0,
         };
-        let header =
-            pb::ResponseHeader { cluster_id: u64::MAX, member_id: 1, revision: 3, raft_term: 2 };
+        let header = pb::ResponseHeader { cluster_id: u64::MAX, member_id: 1, revision: 3, raft_term: 2 };
         let reply = pb::RangeResponse { header: Some(header), kvs: vec![pair], more: false, count: 1 };
         let mut out = Vec::new();
         from_protobuf(reply.encode_to_vec().into(), Method::Range.output(), &mut out);
@@ -216,7 +218,8 @@ mod tests {
         );
         assert_eq!(String::from_utf8(out).unwrap(), expected);
 
-        let member = pb::Member { id: 5, peer_urls: vec!["u".into()], is_learner: true, ..Default::default() };
+        let member =
+            pb::Member { id: 5, peer_urls: vec!["u".into()], is_learner: true, ..Default::default() };
         let reply = pb::MemberListResponse { header: None, members: vec![member] };
         let mut out = Vec::new();
         from_protobuf(reply.encode_to_vec().into(), Method::MemberList.output(), &mut out);

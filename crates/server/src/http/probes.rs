@@ -12,7 +12,10 @@ use crate::service::backend::Backend;
 use crate::service::probe::{Check, Freshness};
 
 /// Answers the request, if it is for one of these pages.
-pub(super) async fn serve<B: Backend, T>(service: &Arc<Service<B>>, request: &Request<T>) -> Option<Response<Body>> {
+pub(super) async fn serve<B: Backend, T>(
+    service: &Arc<Service<B>>,
+    request: &Request<T>,
+) -> Option<Response<Body>> {
     let path = request.uri().path();
     let (page, rest) = match path.strip_prefix('/')?.split_once('/') {
         Some((page @ ("livez" | "readyz"), rest)) => (page, Some(rest)),

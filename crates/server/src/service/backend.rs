@@ -20,7 +20,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::RwLock;
 use synod_core::{NodeId, Refusal, Role};
-use synod_kv::{Op, Reply, Store};
+use synod_kv::Store;
+use synod_kv::op::{Op, Reply};
 use tokio::sync::watch;
 
 use super::bell::Bell;

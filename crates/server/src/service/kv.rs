@@ -1,10 +1,9 @@
 //! The KV service.
 
 use bytes::{Bytes, BytesMut};
-use synod_core::Role;
 use synod_api::etcdserverpb as pb;
-use synod_kv::Op;
-use synod_kv::op::{OpReply, RangeRequest};
+use synod_core::Role;
+use synod_kv::op::{Op, OpReply, RangeRequest};
 use synod_kv::range::{RangeCursor, StreamPace};
 
 use super::backend::Backend;

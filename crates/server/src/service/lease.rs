@@ -5,9 +5,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use synod_api::etcdserverpb as pb;
-use synod_kv::Op;
 use synod_kv::lessor::ttl_min;
-use synod_kv::op::OpReply;
+use synod_kv::op::{Op, OpReply};
 
 use super::backend::Backend;
 use super::payload::Payload;

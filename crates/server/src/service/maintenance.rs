@@ -4,8 +4,7 @@ use bytes::{Bytes, BytesMut};
 use sha2::{Digest, Sha256};
 use synod_api::etcdserverpb as pb;
 use synod_core::{NodeId, Role};
-use synod_kv::Op;
-use synod_kv::op::{Alarm, AlarmAction, AlarmKind, OpReply};
+use synod_kv::op::{Alarm, AlarmAction, AlarmKind, Op, OpReply};
 
 use super::backend::{Backend, Failure, Image};
 use super::payload::Payload;
@@ -54,7 +53,8 @@ impl<B: Backend> Service<B> {
     pub(super) async fn alarm(&self, body: Bytes) -> Result<Payload, Status> {
         use pb::alarm_request::AlarmAction as Action;
         let request: pb::AlarmRequest = decode(body)?;
-        let unknown = |what: &str| Status::new(Code::InvalidArgument, format!("etcdserver: unknown alarm {what}"));
+        let unknown =
+            |what: &str| Status::new(Code::InvalidArgument, format!("etcdserver: unknown alarm {what}"));
         let action = Action::try_from(request.action).map_err(|_| unknown("action"))?;
         let kind = match pb::AlarmType::try_from(request.alarm).map_err(|_| unknown("type"))? {
             pb::AlarmType::None => None,
@@ -110,12 +110,13 @@ impl<B: Backend> Service<B> {
         let header = self.header(view.revision());
         // The whole history may be looked at: elsewhere, so that nobody waits for it.
         let hashed = tokio::task::spawn_blocking(move || view.hash_kv(request.revision)).await;
-        let hash = hashed.map_err(|error| Status::new(Code::Internal, format!("synod: hashing failed: {error}")))??;
+        let hash = hashed
+            .map_err(|error| Status::new(Code::Internal, format!("synod: hashing failed: {error}")))??;
         Ok(Payload::encode(&pb::HashKvResponse {
             header: Some(header.message()),
             hash: hash.hash,
             compact_revision: hash.compact_revision,
-            hash_revision: hash.revision,
+            hash_revision: hash.hash_revision,
         }))
     }
 
@@ -160,7 +161,8 @@ impl<B: Backend> Service<B> {
                 left = left.saturating_sub(blob.len() as u64);
                 // The hash is still to come.
                 let remaining_bytes = left + 32;
-                let reply = pb::SnapshotResponse { header: None, remaining_bytes, blob, version: version.clone() };
+                let reply =
+                    pb::SnapshotResponse { header: None, remaining_bytes, blob, version: version.clone() };
                 outbox.send(Payload::encode(&reply)).await;
             }
             if ended {

@@ -45,12 +45,14 @@ impl Metadata {
     pub fn read(headers: &HeaderMap) -> Result<Metadata, Status> {
         let mut metadata = Metadata::default();
         for (name, value) in headers {
-            match name.as_str() {
+            let name = name.as_str();
+            // So the gateway's clients may say it, too.
+            match name.strip_prefix("grpc-metadata-").unwrap_or(name) {
                 "hasleader" => metadata.leader_required = value == "true",
                 "grpc-timeout" => metadata.timeout = Some(parse_timeout(value.as_bytes())?),
                 "client-api-version" => {
-                    let version =
-                        std::str::from_utf8(value.as_bytes()).map_err(|_| status::invalid_client_api_version())?;
+                    let version = std::str::from_utf8(value.as_bytes())
+                        .map_err(|_| status::invalid_client_api_version())?;
                     let cut = version.floor_char_boundary(CLIENT_VERSION_MAX);
                     metadata.client_version.length = cut;
                     metadata.client_version.bytes[..cut].copy_from_slice(&version.as_bytes()[..cut]);
@@ -136,10 +138,17 @@ mod tests {
             ("6n", 6),
             ("99999999n", 99_999_999),
         ] {
-            assert_eq!(read("grpc-timeout", text.as_bytes()).unwrap().timeout, Some(Duration::from_nanos(nanos)));
+            assert_eq!(
+                read("grpc-timeout", text.as_bytes()).unwrap().timeout,
+                Some(Duration::from_nanos(nanos))
+            );
         }
         for bad in ["", "S", "1", "1s", "-1S", "999999999S", "1.5S"] {
-            assert_eq!(read("grpc-timeout", bad.as_bytes()).unwrap_err().code, Code::InvalidArgument, "{bad}");
+            assert_eq!(
+                read("grpc-timeout", bad.as_bytes()).unwrap_err().code,
+                Code::InvalidArgument,
+                "{bad}"
+            );
         }
     }
 

@@ -25,8 +25,7 @@ use bytes::Bytes;
 use prost::Message;
 use synod_api::Method;
 use synod_core::Role;
-use synod_kv::Op;
-use synod_kv::op::OpReply;
+use synod_kv::op::{Op, OpReply};
 
 use self::backend::Backend;
 use self::metadata::{Consistency, Metadata};
@@ -176,13 +175,21 @@ impl<B: Backend> Service<B> {
     }
 
     /// Carries out a call with many messages. Nothing happens before the handler is polled.
-    pub fn stream(self: &Arc<Self>, method: Method, metadata: Metadata, inbox: Inbox, outbox: Outbox) -> Handler {
+    pub fn stream(
+        self: &Arc<Self>,
+        method: Method,
+        metadata: Metadata,
+        inbox: Inbox,
+        outbox: Outbox,
+    ) -> Handler {
         let service = self.clone();
         let leader_required = metadata.leader_required;
         let handler: Handler = match method {
             Method::Watch => Box::pin(async move { service.watch(inbox, outbox).await }),
             Method::LeaseKeepAlive => Box::pin(async move { service.lease_keep_alive(inbox, outbox).await }),
-            Method::RangeStream => Box::pin(async move { service.range_stream(&metadata, inbox, outbox).await }),
+            Method::RangeStream => {
+                Box::pin(async move { service.range_stream(&metadata, inbox, outbox).await })
+            }
             Method::Snapshot => Box::pin(async move { service.snapshot(inbox, outbox).await }),
             Method::HealthWatch => Box::pin(async move { service.health_watch(inbox, outbox).await }),
             Method::Reflection => Box::pin(reflection::serve(inbox, outbox)),
@@ -276,9 +283,12 @@ impl<B: Backend> Service<B> {
         page.sample("etcd_cluster_version", &[("cluster_version", &cluster)], 1);
         let identity = self.backend.identity();
         let id = format!("{:x}", identity.member.0);
-        page.family("etcd_server_id", crate::metrics::Kind::Gauge, "Server or member ID in hexadecimal format.");
+        page.family(
+            "etcd_server_id",
+            crate::metrics::Kind::Gauge,
+            "Server or member ID in hexadecimal format.",
+        );
         page.sample("etcd_server_id", &[("server_id", &id)], 1);
-        page.gauge("etcd_server_quota_backend_bytes", "The quota, in bytes.", self.options.quota_bytes);
         self.write_store_metrics(page);
         self.backend.write_metrics(page);
     }
@@ -286,21 +296,49 @@ impl<B: Backend> Service<B> {
     fn write_store_metrics(&self, page: &mut Page) {
         let mut store = self.backend.store().write();
         let census = store.hub().census();
-        page.gauge("etcd_server_quota_backend_bytes", "Current backend storage quota size in bytes.", store.quota());
-        page.gauge("etcd_mvcc_db_total_size_in_use_in_bytes", "Bytes that are logically in use.", store.size());
-        page.gauge("etcd_mvcc_db_total_size_in_bytes", "Bytes that are allocated.", store.size_held().max(store.size()));
+        page.gauge(
+            "etcd_server_quota_backend_bytes",
+            "Current backend storage quota size in bytes.",
+            store.quota(),
+        );
+        page.gauge(
+            "etcd_mvcc_db_total_size_in_use_in_bytes",
+            "Bytes that are logically in use.",
+            store.size(),
+        );
+        page.gauge(
+            "etcd_mvcc_db_total_size_in_bytes",
+            "Bytes that are allocated.",
+            store.size_held().max(store.size()),
+        );
         page.gauge("etcd_debugging_mvcc_keys_total", "Total number of keys.", store.keys_held());
-        page.gauge("etcd_debugging_mvcc_current_revision", "The current revision of store.", store.revision());
-        page.gauge("etcd_debugging_mvcc_compact_revision", "The revision of the last compaction.", store.compacted());
+        page.gauge(
+            "etcd_debugging_mvcc_current_revision",
+            "The current revision of store.",
+            store.revision(),
+        );
+        page.gauge(
+            "etcd_debugging_mvcc_compact_revision",
+            "The revision of the last compaction.",
+            store.compacted(),
+        );
         drop(store);
-        page.gauge("etcd_debugging_mvcc_watch_stream_total", "Total number of watch streams.", census.streams);
+        page.gauge(
+            "etcd_debugging_mvcc_watch_stream_total",
+            "Total number of watch streams.",
+            census.streams,
+        );
         page.gauge("etcd_debugging_mvcc_watcher_total", "Total number of watchers.", census.watchers);
         page.gauge(
             "etcd_debugging_mvcc_slow_watcher_total",
             "Total number of unsynced slow watchers.",
             census.slow_watchers,
         );
-        page.gauge("synod_watch_queued_bytes", "Bytes of events that wait for watchers.", census.queued_bytes);
+        page.gauge(
+            "synod_watch_queued_bytes",
+            "Bytes of events that wait for watchers.",
+            census.queued_bytes,
+        );
     }
 
     /// What `/debug/vars` shows.

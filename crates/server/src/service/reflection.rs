@@ -32,7 +32,8 @@ fn answer(ask: Option<&Ask>) -> Answer {
     let pool = synod_api::descriptors();
     match ask {
         Some(Ask::ListServices(_)) => {
-            let service = pool.services().map(|service| pb::ServiceResponse { name: service.full_name().to_owned() });
+            let service =
+                pool.services().map(|service| pb::ServiceResponse { name: service.full_name().to_owned() });
             Answer::ListServicesResponse(pb::ListServiceResponse { service: service.collect() })
         }
         Some(Ask::FileByFilename(name)) => match pool.get_file_by_name(name) {

@@ -118,7 +118,8 @@ impl<B: Backend> Service<B> {
             }
             WatchOutput::Refused { revision, reason } => {
                 let reason = reason.to_string();
-                let refused = Watched { watch_id: -1, created: true, canceled: true, reason, ..Watched::default() };
+                let refused =
+                    Watched { watch_id: -1, created: true, canceled: true, reason, ..Watched::default() };
                 (header(revision), refused)
             }
             WatchOutput::Canceled { watch_id, revision } => {

@@ -1,0 +1,134 @@
+//! Clients that misbehave: each gets the documented answer, and the others notice nothing.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use prost::Message;
+use synod_api::Method;
+use synod_api::etcdserverpb as pb;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::calls::put;
+use crate::client::{Grpc, framed, send, soon};
+use crate::fake::Served;
+
+async fn still_serves(served: &Served) {
+    let grpc = Grpc::connect(served.address).await;
+    let _: pb::PutResponse = grpc.call(Method::Put, &put("alive", "yes")).await.one();
+}
+
+/// Messages that are cut short, compressed, doubled, missing, not protobuf, or announced too long.
+#[tokio::test]
+async fn malformed_messages() {
+    let served = Served::start().await;
+    let grpc = Grpc::connect(served.address).await;
+    let path = Method::Put.path();
+    let whole = framed(&put("a", "b").encode_to_vec());
+    let raw = async |body: Bytes| grpc.raw(path, &[], body).await;
+    assert_eq!(raw(whole.slice(..whole.len() - 1)).await.failed().0, 13);
+    assert_eq!(raw(whole.slice(..3)).await.failed().0, 13);
+    assert_eq!(raw(Bytes::new()).await.failed().0, 13);
+    assert_eq!(raw([whole.clone(), whole.clone()].concat().into()).await.failed().0, 13);
+    assert_eq!(raw(framed(b"\xff\xff\xff\xff")).await.failed().0, 13);
+    // A key of another wire type, a length past the end, a group.
+    for message in [&b"\x08\x01"[..], b"\x0a\x7fa", b"\x0b", b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"]
+    {
+        assert_eq!(raw(framed(message)).await.failed().0, 13, "{message:x?}");
+    }
+    // An unknown field is passed over.
+    assert_eq!(raw(framed(b"\x0a\x01a\xf8\x07\x01")).await.code, Some(0));
+    let compressed: Bytes = [&b"\x01\0\0\0\x01"[..], b"x"].concat().into();
+    let refused = raw(compressed).await;
+    assert_eq!(refused.failed(), (12, "grpc: compressed messages are not supported by this server"));
+    let encoded = grpc.raw(path, &[("grpc-encoding", "gzip")], whole.clone()).await;
+    assert_eq!(encoded.failed().0, 12);
+    assert!(encoded.message.contains("gzip"));
+    assert_eq!(grpc.raw(path, &[("client-api-version", "\u{fc}\u{fc}")], whole).await.code, Some(0));
+    still_serves(&served).await;
+}
+
+/// A message that is announced too long is refused by its announcement: nothing of it needs to arrive.
+#[tokio::test]
+async fn announced_too_long() {
+    let served = Served::start().await;
+    let grpc = Grpc::connect(served.address).await;
+    let mut call = grpc.open(Method::Put.path(), &[]).await;
+    call.send.send_data(Bytes::from_static(b"\0\x01\0\0\0"), false).unwrap();
+    let ended = soon(call.end()).await;
+    let text = "grpc: received message larger than max (16777216 vs. 2097152)";
+    assert_eq!(ended.failed(), (8, text));
+    let _: pb::PutResponse = grpc.call(Method::Put, &put("same", "connection")).await.one();
+}
+
+/// What is not gRPC on a gRPC path, and gRPC over HTTP/1, are turned away by HTTP's own means.
+#[tokio::test]
+async fn wrong_kinds_of_requests() {
+    let served = Served::start().await;
+    let grpc = Grpc::connect(served.address).await;
+    for kind in ["application/json", "application/grpc-web", "application/grpcx"] {
+        let ended = grpc.raw(Method::Put.path(), &[("content-type", kind)], Bytes::new()).await;
+        assert_eq!(ended.http, 415, "{kind}");
+    }
+    for kind in ["application/grpc+proto", "application/grpc;charset=utf-8"] {
+        let body = framed(&put("a", "b").encode_to_vec());
+        let ended = grpc.raw(Method::Put.path(), &[("content-type", kind)], body).await;
+        assert_eq!(ended.code, Some(0), "{kind}");
+    }
+    let old = "POST /etcdserverpb.KV/Put HTTP/1.1\r\nhost: a\r\ncontent-type: application/grpc\r\nconnection: close\r\n\r\n";
+    assert_eq!(send(served.address, old).await.status, 505);
+    let large = format!("GET /version HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n", "x".repeat(1 << 20));
+    assert_eq!(send(served.address, large).await.status, 431);
+    still_serves(&served).await;
+}
+
+/// Thousands of calls that are given up at once do not end the connection of a client that merely changes its mind a lot.
+#[tokio::test]
+async fn changing_ones_mind_is_allowed() {
+    let served = Served::start().await;
+    let grpc = Grpc::connect(served.address).await;
+    for round in 0..2000 {
+        let mut call = grpc.open(Method::Watch.path(), &[]).await;
+        call.say(&crate::watching::create("a", ""));
+        drop(call);
+        if round % 50 == 0 {
+            let _: pb::PutResponse = grpc.call(Method::Put, &put("a", "b")).await.one();
+        }
+    }
+    let _: pb::PutResponse = grpc.call(Method::Put, &put("a", "b")).await.one();
+}
+
+/// Nonsense instead of a protocol closes the connection, and only it.
+#[tokio::test]
+async fn nonsense_on_the_line() {
+    let served = Served::start().await;
+    for bytes in [
+        &b"\x16\x03\x01\x02\0\x01\0\x01\xfc"[..],
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nnonsense nonsense",
+        b"\r\n\r\n\0\0\0",
+    ] {
+        let mut stream = TcpStream::connect(served.address).await.unwrap();
+        stream.write_all(bytes).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut rest = Vec::new();
+        let _ = soon(stream.read_to_end(&mut rest)).await;
+    }
+    still_serves(&served).await;
+}
+
+/// Told to stop, the listener ends streams with a reason, finishes what is in flight, and takes nobody new.
+#[tokio::test]
+async fn stopping_in_order() {
+    let served = Served::start().await;
+    let grpc = Grpc::connect(served.address).await;
+    let mut watch = grpc.open(Method::Watch.path(), &[]).await;
+    watch.say(&crate::watching::create("a", ""));
+    let created: pb::WatchResponse = watch.read().await;
+    assert!(created.created);
+    served.stop();
+    assert_eq!(watch.end().await.failed(), (14, "etcdserver: server stopped"));
+    drop(grpc);
+    let address = served.address;
+    tokio::time::timeout(Duration::from_secs(20), served.listening).await.expect("it stops").unwrap();
+    assert!(TcpStream::connect(address).await.is_err());
+}
