@@ -1,1 +1,49 @@
-fn main() {}
+//! The `synod` command: run, break and prove consensus.
+//!
+//! Without a subcommand it runs the demo. Started under the name `etcd` (a link to it), it takes etcd's
+//! command line as it is.
+
+mod demo;
+mod logging;
+mod notify;
+mod serve;
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Run, break and prove consensus: a replicated key-value store that etcd's clients can use.
+#[derive(Parser)]
+#[command(name = "synod", version, about, long_about = None)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run three members in this process, to try things out (the default)
+    Demo(demo::Options),
+    /// Run one member of a cluster; takes etcd's flags (see `synod serve --help`)
+    #[command(disable_help_flag = true)]
+    Serve {
+        /// etcd's flags
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "FLAGS")]
+        flags: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let name = words.first().and_then(|word| Path::new(word).file_name());
+    if name.is_some_and(|name| name == "etcd") {
+        let flags: Vec<String> = words[1..].iter().map(|word| word.to_string_lossy().into_owned()).collect();
+        return serve::run(serve::Name::Etcd, &flags);
+    }
+    match Cli::parse().command.unwrap_or_else(|| Command::Demo(demo::Options::default())) {
+        Command::Demo(options) => demo::run(&options),
+        Command::Serve { flags } => serve::run(serve::Name::Synod, &flags),
+    }
+}
