@@ -61,10 +61,8 @@ impl<R: Wire + Send + 'static, F: Frozen> DiskThreads<R, F> {
             LogKeeper { log, queue: log_queue.clone(), inbox: inbox.clone(), numbers: numbers.clone() };
         let mut saver = Saver { snapshots, queue: snapshot_queue.clone(), inbox, numbers, incoming: None };
         let thread = |role: &str| std::thread::Builder::new().name(format!("{role}-{name}"));
-        let threads = vec![
-            thread("log").spawn(move || keeper.run())?,
-            thread("snap").spawn(move || saver.run())?,
-        ];
+        let threads =
+            vec![thread("log").spawn(move || keeper.run())?, thread("snap").spawn(move || saver.run())?];
         Ok(DiskThreads { log: log_queue, snapshots: snapshot_queue, threads })
     }
 
@@ -315,7 +313,12 @@ impl<F: Frozen> Saver<F> {
         frozen.write_to(&mut writer)?;
         let file = writer.finish()?;
         self.numbers.snapshot_save.observe(started.elapsed());
-        tracing::info!(index = at.0, bytes = file.bytes(), took_ms = started.elapsed().as_millis() as u64, "saved snapshot");
+        tracing::info!(
+            index = at.0,
+            bytes = file.bytes(),
+            took_ms = started.elapsed().as_millis() as u64,
+            "saved snapshot"
+        );
         Ok(Notice::Saved(file.to_ref()))
     }
 
@@ -385,7 +388,8 @@ mod tests {
         let disk = Arc::new(MemoryDisk::new());
         let (log, _) = Log::open(disk.clone(), IDENTITY, LogOptions::default()).expect("opened");
         let inbox = Arc::new(Inbox::default());
-        let threads = DiskThreads::<u64, Text>::start("t", log, inbox.clone(), Arc::default()).expect("threads");
+        let threads =
+            DiskThreads::<u64, Text>::start("t", log, inbox.clone(), Arc::default()).expect("threads");
         threads.append(vec![1, 2], Lsn(2));
         assert!(matches!(notices(&inbox, 1)[..], [Notice::Durable(Lsn(2))]));
         threads.save(Index(5), Text(b"state"));
@@ -404,7 +408,8 @@ mod tests {
         let disk = Arc::new(MemoryDisk::new());
         let (log, _) = Log::open(disk, IDENTITY, LogOptions::default()).expect("opened");
         let inbox = Arc::new(Inbox::default());
-        let threads = DiskThreads::<u64, Text>::start("t", log, inbox.clone(), Arc::default()).expect("threads");
+        let threads =
+            DiskThreads::<u64, Text>::start("t", log, inbox.clone(), Arc::default()).expect("threads");
         let piece = |transfer, offset, data: &'static [u8], sum| Piece {
             from: NodeId(2),
             transfer,

@@ -20,5 +20,5 @@ pub mod status;
 pub mod transport;
 
 pub use member::{Member, Stopper};
-pub use node::MemberError;
+pub use node::{FolderError, MemberError};
 pub use service::ETCD_VERSION;

@@ -100,8 +100,13 @@ impl Member {
     }
 }
 
-fn run(settings: &Settings, ready: oneshot::Sender<()>, stopped: watch::Receiver<bool>) -> Result<(), MemberError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(MemberError::Start)?;
+fn run(
+    settings: &Settings,
+    ready: oneshot::Sender<()>,
+    stopped: watch::Receiver<bool>,
+) -> Result<(), MemberError> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(MemberError::Start)?;
     let outcome = runtime.block_on(serve(settings, ready, stopped));
     // What is left are tasks that nobody waits for.
     runtime.shutdown_background();
@@ -127,7 +132,11 @@ fn open(settings: &Settings) -> Result<Opened, MemberError> {
         tracing::warn!("{warning}");
     }
     if let Some(torn) = &recovery.torn {
-        tracing::info!(file = torn.file, offset = torn.offset, "dropped a write that the last stop cut off; it was never acknowledged");
+        tracing::info!(
+            file = torn.file,
+            offset = torn.offset,
+            "dropped a write that the last stop cut off; it was never acknowledged"
+        );
     }
     if recovery.fresh && membership.was_known {
         return Err(MemberError::LostLog(settings.data_dir.display().to_string()));
@@ -144,7 +153,8 @@ fn options_of(settings: &Settings) -> Result<raft::Options, MemberError> {
 }
 
 fn limits_of(settings: &Settings) -> Limits {
-    let compaction = CompactionPolicy { deliveries_min: settings.snapshot_count, ..CompactionPolicy::default() };
+    let compaction =
+        CompactionPolicy { deliveries_min: settings.snapshot_count, ..CompactionPolicy::default() };
     Limits { compaction, ..Limits::default() }
 }
 
@@ -247,7 +257,12 @@ fn recovered<P: Protocol>(recovery: Recovery) -> Result<Recovered<P::Record>, Me
     Ok(Recovered { records, snapshot: recovery.snapshot.map(|snapshot| snapshot.to_ref()) })
 }
 
-fn start_transport(settings: &Settings, membership: &Membership, node: &Node, listeners: Vec<TcpListener>) -> Transport {
+fn start_transport(
+    settings: &Settings,
+    membership: &Membership,
+    node: &Node,
+    listeners: Vec<TcpListener>,
+) -> Transport {
     let addresses: BTreeMap<NodeId, Vec<Address>> =
         membership.founders.iter().map(|(id, _, urls)| (*id, urls.clone())).collect();
     let identity = transport::Identity {
@@ -264,7 +279,12 @@ fn start_transport(settings: &Settings, membership: &Membership, node: &Node, li
     transport
 }
 
-fn serve_clients(settings: &Settings, node: &Node, clients: Vec<TcpListener>, metrics: Vec<TcpListener>) -> JoinSet<()> {
+fn serve_clients(
+    settings: &Settings,
+    node: &Node,
+    clients: Vec<TcpListener>,
+    metrics: Vec<TcpListener>,
+) -> JoinSet<()> {
     let options = service::Options {
         request_bytes_max: settings.request_bytes_max,
         txn_ops_max: settings.txn_ops_max,
@@ -277,7 +297,11 @@ fn serve_clients(settings: &Settings, node: &Node, clients: Vec<TcpListener>, me
         MetricsDetail::Extensive => Detail::Extensive,
     };
     let service = Service::new(Arc::new(node.clone()), options, Arc::new(Metrics::new(detail)));
-    let limits = ConnectionLimits { streams_max: settings.streams_max, drain: DRAIN_MAX, ..ConnectionLimits::default() };
+    let limits = ConnectionLimits {
+        streams_max: settings.streams_max,
+        drain: DRAIN_MAX,
+        ..ConnectionLimits::default()
+    };
     let mut serving = JoinSet::new();
     for (listeners, scope) in [(clients, Scope::Clients), (metrics, Scope::Metrics)] {
         let access = Access::new(settings.host_whitelist.clone(), settings.cors.clone());
@@ -311,7 +335,11 @@ fn start_chores(settings: &Settings, node: &Node, ready: oneshot::Sender<()>) ->
     chores
 }
 
-fn listen_all(settings: &Settings, flag: &str, addresses: &[Address]) -> Result<Vec<TcpListener>, MemberError> {
+fn listen_all(
+    settings: &Settings,
+    flag: &str,
+    addresses: &[Address],
+) -> Result<Vec<TcpListener>, MemberError> {
     let fail = |address: &Address| {
         let address = format!("{address} (--{flag})");
         move |source| MemberError::Listen { address, source }

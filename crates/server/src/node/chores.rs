@@ -6,8 +6,8 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use synod_core::NodeId;
-use synod_kv::op::Op;
 use synod_kv::op::MemberAttributes;
+use synod_kv::op::Op;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::Node;

@@ -36,7 +36,9 @@ pub enum FolderError {
         source: io::Error,
     },
     /// The file is not what this program writes.
-    #[error("{path} is damaged ({what}): restore it from a copy; it says which member this folder belongs to")]
+    #[error(
+        "{path} is damaged ({what}): restore it from a copy; it says which member this folder belongs to"
+    )]
     Damaged {
         /// Which file.
         path: PathBuf,
@@ -50,19 +52,19 @@ pub enum FolderError {
 
 /// Who a data folder belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Membership {
+pub(crate) struct Membership {
     /// The cluster.
-    pub cluster: u64,
+    pub(crate) cluster: u64,
     /// This member.
-    pub member: NodeId,
+    pub(crate) member: NodeId,
     /// The replication protocol.
-    pub protocol: String,
+    pub(crate) protocol: String,
     /// The members that the cluster was founded with: id, name, peer URLs.
-    pub founders: Vec<(NodeId, String, Vec<Address>)>,
+    pub(crate) founders: Vec<(NodeId, String, Vec<Address>)>,
     /// Numbers of commands from here on were never used by an earlier run.
-    pub first_number: u64,
+    pub(crate) first_number: u64,
     /// Whether the folder knew all this already.
-    pub was_known: bool,
+    pub(crate) was_known: bool,
 }
 
 impl Membership {
@@ -71,7 +73,7 @@ impl Membership {
     ///
     /// # Errors
     /// One sentence: what is wrong, and where.
-    pub fn find(settings: &Settings) -> Result<Membership, FolderError> {
+    pub(crate) fn find(settings: &Settings) -> Result<Membership, FolderError> {
         make_folder(&settings.data_dir)?;
         let path = settings.data_dir.join(FILE);
         let told = Membership::told(settings);
@@ -118,7 +120,10 @@ impl Membership {
             cluster: cluster.cluster_id(),
             member: cluster.member_id(&settings.name).unwrap_or_default(),
             protocol: "raft".to_owned(),
-            founders: founders.into_iter().map(|(id, name, urls)| (id, name.to_owned(), urls.to_vec())).collect(),
+            founders: founders
+                .into_iter()
+                .map(|(id, name, urls)| (id, name.to_owned(), urls.to_vec()))
+                .collect(),
             first_number: 0,
             was_known: false,
         }
@@ -128,7 +133,7 @@ impl Membership {
     ///
     /// # Errors
     /// When it may not have been written.
-    pub fn save(&self, folder: &Path) -> Result<(), FolderError> {
+    pub(crate) fn save(&self, folder: &Path) -> Result<(), FolderError> {
         let fail = |action| move |source| FolderError::Io { path: folder.join(FILE), action, source };
         let fresh = folder.join("member.new");
         let mut file = File::create(&fresh).map_err(fail("creating"))?;
@@ -166,9 +171,11 @@ fn make_folder(folder: &Path) -> Result<(), FolderError> {
             }
             Ok(())
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(fail("making the data folder"))
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .map_err(fail("making the data folder")),
         Err(error) => Err(fail("looking at the data folder")(error)),
     }
 }
@@ -224,8 +231,13 @@ fn parse(text: &str) -> Result<Membership, String> {
                 let (Some(id), Some(urls), Some(name)) = (words.next(), words.next(), words.next()) else {
                     return Err(format!("'{line}' is not a founder"));
                 };
-                let urls: Result<Vec<_>, _> = urls.split(',').map(|url| Address::parse("founder", url)).collect();
-                found.founders.push((NodeId(hex(id)?), name.to_owned(), urls.map_err(|wrong| wrong.to_string())?));
+                let urls: Result<Vec<_>, _> =
+                    urls.split(',').map(|url| Address::parse("founder", url)).collect();
+                found.founders.push((
+                    NodeId(hex(id)?),
+                    name.to_owned(),
+                    urls.map_err(|wrong| wrong.to_string())?,
+                ));
             }
             _ => return Err(format!("'{line}' is unknown")),
         }
@@ -259,7 +271,10 @@ mod tests {
         let told = Membership::find(&settings(folder.path(), &[TWO])).expect("new");
         told.save(folder.path()).expect("saved");
         let again = Membership::find(&settings(folder.path(), &[])).expect("known");
-        assert_eq!((again.cluster, again.member, &again.founders), (told.cluster, told.member, &told.founders));
+        assert_eq!(
+            (again.cluster, again.member, &again.founders),
+            (told.cluster, told.member, &told.founders)
+        );
         assert!(again.first_number >= told.first_number + NUMBERS_PER_RUN, "numbers are never used twice");
         let other = settings(folder.path(), &[TWO, "--initial-cluster-token=other"]);
         let wrong = Membership::find(&other).expect_err("another cluster").to_string();
@@ -288,6 +303,8 @@ mod tests {
         assert!(Membership::find(&joining).expect_err("no member").to_string().contains("not supported yet"));
         let file = folder.path().join("file");
         fs::write(&file, "x").expect("written");
-        assert!(Membership::find(&settings(&file, &[])).expect_err("a file").to_string().contains("not a folder"));
+        assert!(
+            Membership::find(&settings(&file, &[])).expect_err("a file").to_string().contains("not a folder")
+        );
     }
 }

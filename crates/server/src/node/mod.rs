@@ -30,7 +30,9 @@ use self::ask::{Ask, Told};
 use self::inbox::{Admission, Answer, Event, Inbox};
 use crate::disk::DiskNumbers;
 use crate::metrics::Page;
-use crate::service::backend::{Backend, Failure, Identity, Image, LeaseTime, MemberInfo, SharedStore, Standing};
+use crate::service::backend::{
+    Backend, Failure, Identity, Image, LeaseTime, MemberInfo, SharedStore, Standing,
+};
 use crate::service::bell::Bell;
 use crate::transport::PeerNumbers;
 
@@ -49,7 +51,9 @@ pub enum MemberError {
     #[error("the log has failed: {0}")]
     Disk(String),
     /// A record of the log means nothing to this version.
-    #[error("record {number} of the log does not decode: {error}; it was written by another version or is damaged")]
+    #[error(
+        "record {number} of the log does not decode: {error}; it was written by another version or is damaged"
+    )]
     Record {
         /// Which record, counted from the last checkpoint.
         number: usize,
@@ -264,7 +268,10 @@ impl Backend for Node {
             let known = founder(id).cloned();
             MemberInfo {
                 id,
-                name: said.map(|said| said.name.clone()).or(known.as_ref().map(|it| it.name.clone())).unwrap_or_default(),
+                name: said
+                    .map(|said| said.name.clone())
+                    .or(known.as_ref().map(|it| it.name.clone()))
+                    .unwrap_or_default(),
                 peer_urls: said
                     .map(|said| said.peer_urls.clone())
                     .or(known.map(|it| it.peer_urls))

@@ -148,13 +148,18 @@ impl<P: Protocol> Turn<P> {
         self.replica.flush(now, &mut self.outside).map_err(MemberError::Restore)?;
         let took = before.elapsed();
         if took > self.warning_apply {
-            tracing::warn!(took_ms = took.as_millis() as u64, expected_ms = self.warning_apply.as_millis() as u64, "apply request took too long");
+            tracing::warn!(
+                took_ms = took.as_millis() as u64,
+                expected_ms = self.warning_apply.as_millis() as u64,
+                "apply request took too long"
+            );
         }
         self.serve_watchers();
         self.note_standing(now);
         self.settle_move(now);
         self.retry_parked(now);
-        let (elected, isolated, election) = (self.past.elected_at, self.past.isolated_since, self.election_timeout);
+        let (elected, isolated, election) =
+            (self.past.elected_at, self.past.isolated_since, self.election_timeout);
         self.outside.waiters.expire(now, |since| cause(since, elected, isolated, election));
         Ok(())
     }
@@ -230,7 +235,9 @@ impl<P: Protocol> Turn<P> {
             // The question goes to whoever leads now, as soon as that is known.
             Ok(Envelope::Told(number, Told::NotLeader)) => self.outside.waiters.park(Who::Ask(number)),
             Ok(Envelope::Told(number, told)) => self.outside.waiters.told(number, Ok(told)),
-            Err(error) => tracing::warn!(peer = %from, %error, "a peer's message does not decode; it is ignored"),
+            Err(error) => {
+                tracing::warn!(peer = %from, %error, "a peer's message does not decode; it is ignored")
+            }
         }
     }
 
@@ -243,7 +250,9 @@ impl<P: Protocol> Turn<P> {
                 self.replica.save_failed();
             }
             Notice::Staged(from, transfer, upto) => self.replica.staged(from, transfer, upto),
-            Notice::Installed(from, transfer, snapshot) => self.replica.installed(now, from, transfer, snapshot),
+            Notice::Installed(from, transfer, snapshot) => {
+                self.replica.installed(now, from, transfer, snapshot)
+            }
             Notice::StageFailed(from, transfer, why) => {
                 tracing::error!(peer = %from, error = %why, "cannot take a peer's snapshot");
                 self.replica.stage_failed(from, transfer);
@@ -433,7 +442,8 @@ impl<P: Protocol> Turn<P> {
         }
         let status = self.replica.status();
         let alive = |silent: Option<Duration>| silent.is_some_and(|silent| silent < self.election_timeout);
-        let voters = status.peers.iter().filter(|peer| status.members.voters.contains(&peer.id) && alive(peer.silent));
+        let voters =
+            status.peers.iter().filter(|peer| status.members.voters.contains(&peer.id) && alive(peer.silent));
         voters.max_by_key(|peer| peer.matched).map(|peer| peer.id)
     }
 

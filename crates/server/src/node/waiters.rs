@@ -171,6 +171,7 @@ impl Waiters {
     }
 
     /// How many commands and reads wait.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.commands.len() + self.reads.len() + self.asks.len()
     }

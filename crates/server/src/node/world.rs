@@ -5,7 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::RwLock;
 use synod_core::{
-    Audience, Command, CommandId, Index, Lsn, Machine, Members, NodeId, Protocol, ReadId, Refusal, SnapshotRef, Wire,
+    Audience, Command, CommandId, Index, Lsn, Machine, Members, NodeId, Protocol, ReadId, Refusal,
+    SnapshotRef, Wire,
 };
 use synod_kv::Store;
 use synod_kv::op::Reply;
