@@ -42,6 +42,9 @@ const WRITE_BYTES: usize = 64 << 10;
 /// What is read at a time.
 const READ_BYTES: usize = 256 << 10;
 
+/// No history is longer; beyond it, arithmetic on revisions could overflow.
+const REVISION_MAX: i64 = i64::MAX / 4;
+
 /// A number takes at most so many bytes.
 const VARINT_BYTES_MAX: usize = 10;
 
@@ -296,7 +299,7 @@ fn read(snapshot: &SnapshotRef) -> io::Result<State> {
     let applied = Index(from.number("applied position")?);
     let revision = from.signed("revision")?;
     let compacted = from.signed("compacted revision")?.wrapping_sub(1);
-    if revision < 1 || compacted < -1 || compacted > revision {
+    if !(1..=REVISION_MAX).contains(&revision) || compacted < -1 || compacted > revision {
         return Err(bad("impossible revisions"));
     }
     let quota = from.number("quota")?;

@@ -439,10 +439,19 @@ impl Hub {
             let mut batcher = Batcher::default();
             for (_, position) in of_group {
                 let change = &changes[*position];
-                if group.key.wants(change.at.is_tombstone()) {
-                    let before = change.before.filter(|_| group.key.prev_kv);
-                    batcher.push(&view.arena.record(change.at), before.map(|at| view.arena.record(at)));
+                if !group.key.wants(change.at.is_tombstone()) {
+                    continue;
                 }
+                let record = view.arena.record(change.at);
+                let before = change.before.filter(|_| group.key.prev_kv).map(|at| view.arena.record(at));
+                batcher.push(
+                    &record,
+                    match before {
+                        // What was before is what was before the whole write, not a change in the same one.
+                        Some(before) if before.main() == view.revision => view.before(&record),
+                        before => before,
+                    },
+                );
             }
             if !batcher.is_empty() {
                 self.fan_out(of_group[0].0, &batcher.finish(view.revision));
