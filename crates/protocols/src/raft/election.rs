@@ -76,15 +76,15 @@ impl Raft {
             }
             return;
         }
+        let up_to_date = last.is_up_to_date_with(self.log.last());
         if term > self.term {
-            self.become_follower(term, out);
-        }
-        let free = self.leader.is_none() && self.voted_for.is_none_or(|candidate| candidate == from);
-        if !free || !last.is_up_to_date_with(self.log.last()) {
-            return self.refuse_vote(from, purpose, out);
-        }
-        if self.voted_for.is_none() {
+            self.enter(term, up_to_date.then_some(from), out);
+        } else if self.voted_for.is_none() && self.leader.is_none() && up_to_date {
             self.record_vote(Some(from), out);
+        }
+        // Asked again, it answers again.
+        if self.voted_for != Some(from) || self.leader.is_some() || !up_to_date {
+            return self.refuse_vote(from, purpose, out);
         }
         self.wait_for_leader();
         // Waits for the disk: a vote forgotten in a crash could be given twice.
@@ -157,15 +157,18 @@ impl Raft {
         self.append_own(Body::Batch(synod_core::empty_batch()), out);
     }
 
-    /// Follows nobody in particular, in this term or a later one.
+    /// Follows nobody in particular, in a later term.
     pub(super) fn become_follower(&mut self, term: Term, out: &mut Output<Self>) {
+        self.enter(term, None, out);
+    }
+
+    /// Enters a later term as a follower, with or without a vote given.
+    fn enter(&mut self, term: Term, voted_for: Option<NodeId>, out: &mut Output<Self>) {
         if matches!(self.part, Part::Leader(_)) {
             self.step_down();
         }
         self.part = Part::Follower;
-        if term > self.term {
-            self.begin_term(term, None, out);
-        }
+        self.begin_term(term, voted_for, out);
     }
 
     /// Takes the sender for the leader of its term, unless the term is over.
