@@ -31,13 +31,10 @@ use crate::disk::{Disk, DiskFile};
 use crate::error::{Damage, LogError};
 use crate::names::{self, Contents};
 use crate::segment::{
-    BadHeader, BatchHeader, FORMAT_VERSION, HEADER_BYTES, Header, Identity, Kind, body, body_is_whole,
-    could_be_torn, find_batch, is_zero, split_body,
+    BadHeader, BatchHeader, FORMAT_VERSION, HEADER_BYTES, Header, Identity, Kind, NUMBER_MAX, body,
+    body_is_whole, could_be_torn, find_batch, is_zero, split_body,
 };
 use crate::snapshot::SnapshotFile;
-
-/// No log gets so far: a number beyond is nonsense, however well its checksum matches.
-const NUMBER_MAX: u64 = 1 << 62;
 
 /// What a data folder held.
 #[derive(Debug, Default)]
@@ -124,6 +121,13 @@ pub(crate) fn recover(
         last = Some(reader.read_segment(segment, following.as_ref())?);
     }
     let next = reader.expected;
+    if next > NUMBER_MAX / 2 {
+        // Far from where additions end, so that nobody else has to look out for that.
+        let file = disk.path(&names::segment(*segments.last().unwrap_or(&0)));
+        let what = format!("it claims to hold record {next}, which no log ever reaches");
+        let damage = Damage { file, offset: 0, from_sequence: 0, to_sequence: None, what };
+        return Err(LogError::Damaged(damage));
+    }
     let mut recovery = reader.recovery;
     let at = Index(base.checkpoint.map_or(0, |checkpoint| checkpoint.snapshot));
     if at > Index::ZERO {
@@ -263,8 +267,12 @@ impl<'a> Reader<'a> {
         let Segment { header, file, length } = segment;
         let path = self.disk.path(&names::segment(header.number));
         let mut bytes = std::mem::take(&mut self.buffer);
-        bytes.resize(length as usize, 0);
-        file.read_at(0, &mut bytes).map_err(|error| LogError::io("reading", path.clone(), error))?;
+        let failed = |error| LogError::io("reading", path.clone(), error);
+        let size = usize::try_from(length).unwrap_or(usize::MAX);
+        bytes.clear();
+        bytes.try_reserve_exact(size).map_err(|error| failed(error.into()))?;
+        bytes.resize(size, 0);
+        file.read_at(0, &mut bytes).map_err(failed)?;
         let (salt, data_end) = (header.salt(), data_end(&bytes));
         let checkpoint_end = header.batches_at();
         let mut at = HEADER_BYTES;
@@ -420,4 +428,83 @@ fn data_end(bytes: &[u8]) -> usize {
         end = from;
     }
     0
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use synod_core::NodeId;
+
+    use super::*;
+    use crate::log::{Log, LogOptions, OnDamage};
+    use crate::memory::MemoryDisk;
+    use crate::segment::{BATCH_HEADER_BYTES, Checkpoint, seal_batch};
+
+    const IDENTITY: Identity = Identity { cluster: 2, node: NodeId(1) };
+
+    /// What a batch in a made-up segment claims, and how far behind the one before it lies.
+    type Claim = (u8, u64, u32, Vec<u8>, usize);
+
+    fn number() -> impl Strategy<Value = u64> {
+        prop_oneof![0..20u64, any::<u64>(), Just(NUMBER_MAX), Just(u64::MAX)]
+    }
+
+    fn claim() -> impl Strategy<Value = Claim> {
+        let body = prop::collection::vec(prop_oneof![0..6u8, any::<u8>()], 0..40);
+        (1..4u8, number(), prop_oneof![0..4u32, any::<u32>()], body, prop_oneof![Just(0usize), 0..90usize])
+    }
+
+    /// A segment whose header and batches have correct sums, but say whatever they like.
+    fn made_up(header: &Header, length: usize, claims: &[Claim]) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        let head = header.encode();
+        let fits = head.len().min(length);
+        bytes[..fits].copy_from_slice(&head[..fits]);
+        let mut at = HEADER_BYTES;
+        for (kind, first, records, body, gap) in claims {
+            at += gap;
+            let kind = [Kind::Records, Kind::Checkpoint, Kind::Mark][usize::from(*kind) - 1];
+            let mut batch = bytes::BytesMut::zeroed(BATCH_HEADER_BYTES);
+            batch.extend_from_slice(body);
+            seal_batch(&mut batch, kind, *first, *records, header.salt(), at as u64);
+            let Some(place) = bytes.get_mut(at..at + batch.len()) else { break };
+            place.copy_from_slice(&batch);
+            at += batch.len();
+        }
+        bytes
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Files with correct sums and absurd content (an enemy's, or a bug's) give an error or a log, never a
+        /// panic and no absurd allocation; and what opens can be checkpointed and opened again.
+        #[test]
+        fn absurd_claims_are_survived(
+            segments in prop::collection::vec(
+                (1..4u64, number(), number(), prop::option::of((number(), number(), number())),
+                 0..700usize, prop::collection::vec(claim(), 0..5)),
+                1..3,
+            )
+        ) {
+            let disk = MemoryDisk::new();
+            for (number, first, capacity, checkpoint, length, claims) in segments {
+                let checkpoint =
+                    checkpoint.map(|(snapshot, bytes, records)| Checkpoint { snapshot, bytes, records });
+                // Most of the time the length agrees, so that recovery gets further than that.
+                let capacity = if capacity < 10 { capacity } else { length as u64 };
+                let header = Header { identity: IDENTITY, number, first, capacity, checkpoint };
+                let bytes = made_up(&header, length, &claims);
+                disk.edit(&names::segment(number), |file| *file = bytes);
+            }
+            for on_damage in [OnDamage::Refuse, OnDamage::Report] {
+                let options = LogOptions { segment_bytes_first: 4096, on_damage, ..LogOptions::default() };
+                let Ok((mut log, _)) = Log::open(Arc::new(disk.clone()), IDENTITY, options) else { continue };
+                log.checkpoint(Index::ZERO, &[1u64]).expect("nothing is wrong with the disk");
+                log.append(&2u64).and_then(|()| log.sync()).expect("nothing is wrong with the disk");
+                let (_, found) = Log::open(Arc::new(disk.clone()), IDENTITY, options).expect("it was made anew");
+                prop_assert_eq!(found.records, [&[1u8][..], &[2]]);
+            }
+        }
+    }
 }

@@ -52,6 +52,9 @@ pub(crate) const BATCH_END: u8 = 0xed;
 /// What a disk writes wholly or not at all, except where a write was cut off.
 pub(crate) const SECTOR_BYTES: usize = 512;
 
+/// No log gets so far, in segments or in records: a number beyond is nonsense, however well its sum matches.
+pub(crate) const NUMBER_MAX: u64 = 1 << 62;
+
 const MAGIC: &[u8; 8] = b"SYNODLOG";
 const BATCH_MAGIC: [u8; 4] = *b"BTCH";
 const FLAG_CHECKPOINT: u32 = 1;
@@ -208,10 +211,11 @@ impl BatchHeader {
             3 => Kind::Mark,
             _ => return None,
         };
-        Some(BatchHeader {
+        let first = u64_at(bytes, 8);
+        (first <= NUMBER_MAX).then(|| BatchHeader {
             kind,
             body_bytes: u32_at(bytes, 4),
-            first: u64_at(bytes, 8),
+            first,
             records: u32_at(bytes, 16),
             zero_sectors: u32_at(bytes, 20),
             body_sum: u32_at(bytes, 24),

@@ -4,7 +4,7 @@ mod support;
 
 use std::io;
 
-use support::{live, open, row};
+use support::{Numbered, live, open, row};
 use synod_core::Rng;
 use synod_wal::{Fate, Fault, MemoryDisk, OperationKind, Unsynced};
 
@@ -128,6 +128,45 @@ fn a_kill_at_every_operation_and_a_life_after_it() {
         disk.crash(|_| Fate::Lost);
         let (_, found) = open(&disk).expect("the second life left a whole folder");
         assert!(row(&found) >= acknowledged, "step {step}");
+    }
+}
+
+/// A process is killed at every step; a second one opens the folder, and the power fails at every step of that,
+/// or just after its first batch. What the second one found and told is as durable as what it wrote itself.
+#[test]
+fn a_kill_and_then_a_power_cut() {
+    for step in 0..=operations_of_a_life() {
+        let killed = || {
+            let disk = MemoryDisk::new();
+            let (mut acknowledged, mut appended) = (0, 0);
+            stop_at(&disk, step);
+            let _ = live(&disk, &mut acknowledged, &mut appended);
+            disk.kill();
+            (disk, acknowledged)
+        };
+        for second_step in 0.. {
+            let (disk, acknowledged) = killed();
+            let end = disk.operations() + second_step;
+            stop_at(&disk, end);
+            let opened = open(&disk);
+            disk.heal();
+            let done = opened.is_ok();
+            let mut promised = acknowledged;
+            if let Ok((mut log, found)) = opened {
+                promised = row(&found);
+                if second_step % 2 == 0 {
+                    log.append(&Numbered(promised + 1)).and_then(|()| log.sync()).expect("nothing is wrong");
+                    promised += 1;
+                }
+            }
+            disk.crash(|_| Fate::Lost);
+            let (_, found) = open(&disk).unwrap_or_else(|error| panic!("{step}, {second_step}: {error}"));
+            assert!(row(&found) >= promised, "{step}, {second_step}: {} of {promised}", row(&found));
+            // Twice, once with a batch and once without.
+            if done && second_step % 2 == 1 {
+                break;
+            }
+        }
     }
 }
 

@@ -169,6 +169,51 @@ fn a_lost_write_in_the_middle_is_damage() {
     assert_eq!((damage.offset, damage.from_sequence, damage.to_sequence), (lost as u64, 3, Some(5)));
 }
 
+/// A whole batch that turns up where another belongs (a misdirected write, a stale read, a copied file): another
+/// offset, another segment, another member, another cluster. It is not taken for what belongs there.
+#[test]
+fn a_batch_is_valid_in_its_own_place_alone() {
+    let first_batch = |identity: synod_wal::Identity, first: u64| {
+        let disk = MemoryDisk::new();
+        let (mut log, _) =
+            synod_wal::Log::open(std::sync::Arc::new(disk.clone()), identity, support::OPTIONS)
+                .expect("works");
+        for n in first..first + 3 {
+            log.append(&support::Numbered(n)).and_then(|()| log.sync()).expect("works");
+        }
+        disk
+    };
+    let ours = first_batch(support::IDENTITY, 1);
+    let name = log_files(&ours).pop().expect("there is a log");
+    let original = ours.contents(&name).expect("listed");
+    // The batches lie one behind the other, each with this at the end of its header.
+    let starts: Vec<usize> =
+        (0..original.len()).filter(|at| original[*at..].starts_with(b"BTCH")).map(|at| at - 36).collect();
+    assert_eq!(starts.len(), 3);
+    let other_cluster = synod_wal::Identity { cluster: 1, ..support::IDENTITY };
+    let other_node = synod_wal::Identity { node: synod_core::NodeId(1), ..support::IDENTITY };
+    for theirs in [first_batch(other_cluster, 1), first_batch(other_node, 1)] {
+        let theirs = theirs.contents(&log_files(&theirs).pop().expect("there is a log")).expect("listed");
+        let copy = ours.duplicate();
+        // Everything behind the header: the same records at the same offsets, but somebody else's.
+        copy.edit(&name, |bytes| bytes[128..].copy_from_slice(&theirs[128..]));
+        assert!(judge(&copy, 3, "another member's batches"));
+    }
+    // The log's own last batch once more behind itself, with what would be the right sequence for a mark.
+    let copy = ours.duplicate();
+    copy.edit(&name, |bytes| bytes.copy_within(starts[2]..starts[2] + 300, starts[1]));
+    assert!(judge(&copy, 3, "the third batch in the second's place"));
+    // Segment 1's batches in segment 2, which begins where the log was reopened.
+    let disk = MemoryDisk::new();
+    drop(Member::open(&disk).map(|mut member| member.append(3).and_then(|()| member.sync())));
+    disk.kill();
+    let mut member = Member::open(&disk).expect("works");
+    member.append(3).and_then(|()| member.sync()).expect("works");
+    let [one, two] = [0, 1].map(|i| disk.contents(&log_files(&disk)[i]).expect("listed"));
+    disk.edit(&log_files(&disk)[1], |bytes| bytes[128..one.len()].copy_from_slice(&one[128..]));
+    assert!(two.len() > one.len() && judge(&disk, 6, "the first segment's batch in the second"));
+}
+
 /// With `Report` a damaged log opens, tells what it has before and behind the damage, takes no record, and is
 /// whole again after a checkpoint.
 #[test]

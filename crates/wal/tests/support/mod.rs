@@ -145,6 +145,8 @@ fn live_on(member: &mut Member) -> Result<(), LogError> {
         member.append(count)?;
         member.log.write()?;
         member.append(1)?;
+        // A batch is in flight: this one must wait for it.
+        member.log.write()?;
         member.sync()?;
     }
     member.log.mark()?;
