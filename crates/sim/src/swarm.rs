@@ -181,7 +181,11 @@ pub fn draw<F: Family>(
         Vec::new()
     };
     // A liar uses up what the protocol tolerates: nobody else may be lost for good.
-    let victims = if liars.is_empty() { victims } else { liars.clone() };
+    // And where members change, a majority of tomorrow's may be a minority of today's.
+    let victims = match (liars.is_empty(), faults.has(FaultKind::Members)) {
+        (true, false) => victims,
+        _ => liars.clone(),
+    };
     let mut plan = Plan {
         nodes,
         election,

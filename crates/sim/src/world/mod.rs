@@ -729,7 +729,7 @@ impl<F: Family> World<F> {
         if running.storage.start_snapshot() == Started::Busy {
             self.events.push(done + latency, Event::SnapshotDone { node: id, life });
         }
-        if running.storage.log_jobs.is_empty() {
+        if !running.storage.has_log_work() {
             return;
         }
         match running.storage.start_log() {

@@ -160,10 +160,15 @@ impl<F: Family> World<F> {
         }
     }
 
+    /// Whether a machine may be asked to be of use: neither it nor its disk is lost.
+    fn is_sound(&self, node: &super::Node<F>) -> bool {
+        node.health == Health::Fine && !node.harmed
+    }
+
     /// Enough replicas to decide, drawn from those that are not lost.
     fn choose_core(&mut self) -> Option<Vec<NodeId>> {
         let mut healthy: Vec<NodeId> =
-            self.nodes.iter().filter(|node| node.health == Health::Fine).map(|node| node.id).collect();
+            self.nodes.iter().filter(|node| self.is_sound(node)).map(|node| node.id).collect();
         let liars = self.plan.liars.clone();
         healthy.retain(|id| !liars.contains(id));
         if self.plan.faults.has(FaultKind::Members) {

@@ -146,6 +146,11 @@ impl<P: Protocol> Storage<P> {
         Ok(())
     }
 
+    /// Whether the log's worker is free, and has something to do.
+    pub(crate) fn has_log_work(&self) -> bool {
+        !self.log_busy && (self.syncing.is_some() || !self.log_jobs.is_empty())
+    }
+
     /// Proves on disk that the last batch was durable: for an idle moment.
     pub(crate) fn mark(&mut self) -> Result<(), LogError> {
         match self.log.mark() {
