@@ -13,6 +13,9 @@
 //! 3. one of unknown outcome is not placed if the next operation leads to the same state without it;
 //! 4. one of unknown outcome that only reads is never placed.
 //!
+//! And one looks ahead: a state that cannot come to agree with the next read to complete, unless by an operation that is
+//! already spent, is a dead end ([`Model::can_lead_to`], [`Model::resets_to`]).
+//!
 //! Complexity: exponential in the number of operations open at once, linear in the length for a fixed number.
 
 use std::hash::{BuildHasher, Hash};
@@ -93,7 +96,16 @@ struct Plan {
     /// The entries of unknown outcome by class, each with the first completion at which it is open.
     optional: Vec<Vec<(u32, u32)>>,
     slots: usize,
+    /// For each completion the first one from there on that is an answered read.
+    next_read: Vec<u32>,
+    /// For each entry its place among the completions, or `NONE`.
+    level: Vec<u32>,
+    /// Entries that do more than read.
+    changes: Vec<u32>,
 }
+
+/// Above so many entries the look ahead would cost more than it saves: it may look at every change for every read.
+const LOOK_AHEAD_ENTRIES_MAX: usize = 20_000;
 
 impl Plan {
     fn new<M: Model>(model: &M, entries: &[Entry<'_, M>]) -> Plan {
@@ -114,7 +126,20 @@ impl Plan {
             optional: Vec::new(),
             slots: 0,
             returns: Vec::new(),
+            next_read: vec![NONE; returns.len() + 1],
+            level: vec![NONE; entries.len()],
+            changes: Vec::new(),
         };
+        for (level, &entry) in returns.iter().enumerate() {
+            plan.level[entry as usize] = level as u32;
+        }
+        if entries.len() <= LOOK_AHEAD_ENTRIES_MAX {
+            for (level, &entry) in returns.iter().enumerate().rev() {
+                let read = plan.pure[entry as usize] && entries[entry as usize].reply.is_some();
+                plan.next_read[level] = if read { level as u32 } else { plan.next_read[level + 1] };
+            }
+            plan.changes = (0..entries.len() as u32).filter(|&i| !plan.pure[i as usize]).collect();
+        }
         let mut free: Vec<u16> = Vec::new();
         let mut now_open: Vec<u32> = Vec::new();
         let mut optional: HashMap<u32, Vec<(u32, u32)>, foldhash::fast::FixedState> = HashMap::default();
@@ -296,6 +321,8 @@ struct Searcher<'a, M: Model, const W: usize> {
     states: States<M>,
     seen: HashTable<Configuration<W>>,
     hasher: foldhash::fast::FixedState,
+    /// For each read, once asked for: the changes that could make it come true from anywhere.
+    resets: HashMap<u32, Vec<u32>, foldhash::fast::FixedState>,
     order: Vec<u32>,
     steps: u64,
     furthest: u32,
@@ -320,6 +347,7 @@ impl<'a, M: Model, const W: usize> Searcher<'a, M, W> {
             states: States::new(plan.classes),
             seen: HashTable::new(),
             hasher: foldhash::fast::FixedState::default(),
+            resets: HashMap::default(),
             order: Vec::with_capacity(plan.returns.len()),
             steps: 0,
             furthest: 0,
@@ -441,6 +469,9 @@ impl<'a, M: Model, const W: usize> Searcher<'a, M, W> {
                 break;
             }
         }
+        if self.is_dead_end(at) {
+            return Settled::Seen;
+        }
         let hash = self.hasher.hash_one(*at);
         if self.seen.find(hash, |known| known == at).is_some() {
             return Settled::Seen;
@@ -448,6 +479,49 @@ impl<'a, M: Model, const W: usize> Searcher<'a, M, W> {
         let hasher = &self.hasher;
         self.seen.insert_unique(hash, *at, |known| hasher.hash_one(known));
         Settled::New
+    }
+
+    /// Whether the next read to complete, of those not placed, cannot come true any more.
+    fn is_dead_end(&mut self, at: &Configuration<W>) -> bool {
+        let mut level = at.level;
+        let read = loop {
+            level = self.plan.next_read[level as usize];
+            if level == NONE {
+                return false;
+            }
+            let read = self.plan.returns[level as usize];
+            if !self.is_placed(at, read) {
+                break read;
+            }
+            level += 1;
+        };
+        let entry = &self.entries[read as usize];
+        let Some(reply) = entry.reply else { return false };
+        let model = self.model;
+        if model.can_lead_to(&self.states.states[at.state as usize], entry.call, reply) {
+            return false;
+        }
+        if !self.resets.contains_key(&read) {
+            let helps = |&change: &u32| {
+                let other = &self.entries[change as usize];
+                other.invoked <= entry.completed && model.resets_to(other.call, entry.call, reply)
+            };
+            let resets = self.plan.changes.iter().copied().filter(helps).collect();
+            self.resets.insert(read, resets);
+        }
+        self.resets[&read].iter().all(|&change| self.is_placed(at, change))
+    }
+
+    /// Whether an entry has been placed, wherever it completes.
+    fn is_placed(&self, at: &Configuration<W>, entry: u32) -> bool {
+        let level = self.plan.level[entry as usize];
+        if level < at.level {
+            return true;
+        }
+        // Its slot is its own from its invocation on; before that another may hold it.
+        let now = self.plan.returns[at.level as usize];
+        let invoked = self.entries[entry as usize].invoked <= self.entries[now as usize].completed;
+        invoked && at.has(self.plan.slot[entry as usize])
     }
 
     fn memory(&self) -> usize {

@@ -17,6 +17,14 @@ impl KeyValue<'_> {
         }
     }
 
+    fn begins_with(&self, value: Value, start: &str) -> bool {
+        match self.history.value(value) {
+            Datum::Nil => start.is_empty(),
+            Datum::Text(text) => text.starts_with(start),
+            other => other.to_string().starts_with(start),
+        }
+    }
+
     fn is(&self, value: Value, state: &str) -> bool {
         match self.history.value(value) {
             Datum::Nil => state.is_empty(),
@@ -49,6 +57,24 @@ impl Model for KeyValue<'_> {
                 (false, Some(_)) => None,
             },
             _ => None,
+        }
+    }
+
+    fn can_lead_to(&self, state: &Box<str>, _: &Call, reply: &Reply) -> bool {
+        match reply {
+            // What is there can only grow, unless something replaces it.
+            Reply::Value(read) => self.begins_with(*read, state),
+            _ => true,
+        }
+    }
+
+    fn resets_to(&self, call: &Call, _: &Call, reply: &Reply) -> bool {
+        match (call, reply) {
+            (Call::Write(value) | Call::Cas { new: value, .. }, Reply::Value(read)) => {
+                self.begins_with(*read, &self.text(*value))
+            }
+            (Call::Read | Call::Append(_), _) => false,
+            _ => true,
         }
     }
 

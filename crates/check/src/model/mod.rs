@@ -49,6 +49,19 @@ pub trait Model {
         reply: Option<&Self::Reply>,
     ) -> Option<Self::State>;
 
+    /// Whether `state` can still come to agree with the answered `read` by steps that are not resets in the sense of
+    /// [`Model::resets_to`]. Saying yes too often costs time; saying no wrongly costs a right verdict.
+    fn can_lead_to(&self, state: &Self::State, read: &Self::Call, reply: &Self::Reply) -> bool {
+        let _ = (state, read, reply);
+        true
+    }
+
+    /// Whether `call`, from any state, can lead to one from which the answered `read` can be reached.
+    fn resets_to(&self, call: &Self::Call, read: &Self::Call, reply: &Self::Reply) -> bool {
+        let _ = (call, read, reply);
+        true
+    }
+
     /// Whether the call leaves every state in which it can be answered so as it was.
     fn reads_only(&self, call: &Self::Call, reply: Option<&Self::Reply>) -> bool {
         let _ = (call, reply);

@@ -37,6 +37,19 @@ impl Model for Register {
         }
     }
 
+    fn can_lead_to(&self, state: &Value, _: &Call, reply: &Reply) -> bool {
+        !matches!(reply, Reply::Value(read) if read != state)
+    }
+
+    fn resets_to(&self, call: &Call, _: &Call, reply: &Reply) -> bool {
+        match (call, reply) {
+            (Call::Write(value) | Call::Cas { new: value, .. }, Reply::Value(read)) => value == read,
+            (Call::Delete, Reply::Value(read)) => *read == Value::NIL,
+            (Call::Read, _) => false,
+            _ => true,
+        }
+    }
+
     fn reads_only(&self, call: &Call, reply: Option<&Reply>) -> bool {
         matches!((call, reply), (Call::Read, _) | (Call::Cas { .. }, Some(Reply::Flag(false))))
     }
