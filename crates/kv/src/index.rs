@@ -13,215 +13,8 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use crate::arena::{Arena, At};
-
-/// More slots than this and a leaf is split.
-const LEAF_SLOTS_MAX: usize = 512;
-
-/// An older version: its main revision, and where it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Version {
-    pub(crate) main: i64,
-    pub(crate) at: At,
-}
-
-/// A key's versions.
-///
-/// Invariant: `older` ascends, lies before `head`, and is never empty when present.
-#[derive(Clone, Debug)]
-pub(crate) struct Slot {
-    /// The newest.
-    pub(crate) head: At,
-    /// The others that are still kept.
-    pub(crate) older: Option<Arc<Vec<Version>>>,
-}
-
-/// What a trim did to a slot.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) enum Trimmed {
-    /// Nothing.
-    #[default]
-    Kept,
-    /// Some versions are gone.
-    Thinned,
-    /// All versions are gone, and the slot must go, too.
-    Emptied,
-}
-
-impl Slot {
-    pub(crate) fn one(head: At) -> Slot {
-        Slot { head, older: None }
-    }
-
-    /// All versions, oldest first.
-    pub(crate) fn versions(&self) -> impl Iterator<Item = At> + '_ {
-        self.older.iter().flat_map(|older| older.iter().map(|version| version.at)).chain([self.head])
-    }
-
-    /// The newest version at or before a main revision.
-    pub(crate) fn version_at(&self, arena: &Arena, main: i64) -> Option<At> {
-        if arena.main(self.head) <= main {
-            return Some(self.head);
-        }
-        let older = self.older.as_ref()?;
-        let after = older.partition_point(|version| version.main <= main);
-        older[..after].last().map(|version| version.at)
-    }
-
-    /// The newest version at or before a main revision, if the key exists then.
-    pub(crate) fn live_at(&self, arena: &Arena, main: i64) -> Option<At> {
-        self.version_at(arena, main).filter(|at| !at.is_tombstone())
-    }
-
-    /// How many of the versions (oldest first) a compaction at `compacted` does away with: all before the newest at or
-    /// before it, and that one too if it is a tombstone, unless it stands exactly there.
-    pub(crate) fn doomed(&self, arena: &Arena, compacted: i64) -> usize {
-        if self.older.is_none() && !self.head.is_tombstone() {
-            return 0;
-        }
-        let mut doomed = 0;
-        let mut last = None;
-        for (i, at) in self.versions().enumerate() {
-            let main = arena.main(at);
-            if main > compacted {
-                break;
-            }
-            doomed = i;
-            last = Some((at, main));
-        }
-        match last {
-            Some((at, main)) if at.is_tombstone() && main < compacted => doomed + 1,
-            _ => doomed,
-        }
-    }
-
-    /// Whether a version, of this main revision, is one of the key's.
-    pub(crate) fn holds(&self, at: At, main: i64) -> bool {
-        self.head == at || self.position(at, main).is_some()
-    }
-
-    /// The place of an older version.
-    fn position(&self, at: At, main: i64) -> Option<usize> {
-        let older = self.older.as_ref()?;
-        let from = older.partition_point(|version| version.main < main);
-        older[from..]
-            .iter()
-            .take_while(|version| version.main == main)
-            .position(|it| it.at == at)
-            .map(|i| from + i)
-    }
-
-    /// A version has been moved in memory.
-    pub(crate) fn relocate(&mut self, from: At, to: At, main: i64) {
-        if self.head == from {
-            self.head = to;
-        } else if let Some(position) = self.position(from, main)
-            && let Some(older) = &mut self.older
-        {
-            Arc::make_mut(older)[position].at = to;
-        }
-    }
-
-    /// Drops what a compaction does away with, telling `gone` of each version.
-    pub(crate) fn trim(&mut self, arena: &Arena, compacted: i64, mut gone: impl FnMut(At)) -> Trimmed {
-        let doomed = self.doomed(arena, compacted);
-        if doomed == 0 {
-            return Trimmed::Kept;
-        }
-        self.versions().take(doomed).for_each(&mut gone);
-        let Some(older) = &mut self.older else { return Trimmed::Emptied };
-        match doomed {
-            all if all > older.len() => return Trimmed::Emptied,
-            all if all == older.len() => self.older = None,
-            some => {
-                let older = Arc::make_mut(older);
-                older.drain(..some);
-                older.shrink_to_fit();
-            }
-        }
-        Trimmed::Thinned
-    }
-}
-
-/// A run of keys.
-///
-/// Invariants: all keys begin with `prefix`; `hints` has for each slot the four bytes of its key that follow the prefix.
-#[derive(Clone, Debug, Default)]
-struct Leaf {
-    slots: Vec<Slot>,
-    /// For searching without looking at records, which lie anywhere in memory.
-    hints: Vec<u32>,
-    prefix: Box<[u8]>,
-    /// How many of the keys are alive now.
-    live: usize,
-    /// The newest main revision in it.
-    newest: i64,
-}
-
-/// What a search compares first: four bytes of the key from `skip` on, missing ones being zero.
-fn hint(key: &[u8], skip: usize) -> u32 {
-    let rest = &key[skip..];
-    match rest.first_chunk::<4>() {
-        Some(bytes) => u32::from_be_bytes(*bytes),
-        None => rest.iter().chain([0; 4].iter()).take(4).fold(0, |hint, byte| hint << 8 | u32::from(*byte)),
-    }
-}
-
-impl Leaf {
-    /// Where `key` is, or where it would be.
-    fn find(&self, arena: &Arena, key: &[u8]) -> Result<usize, usize> {
-        let skip = self.prefix.len();
-        match key[..skip.min(key.len())].cmp(&self.prefix) {
-            Ordering::Less => return Err(0),
-            Ordering::Greater => return Err(self.slots.len()),
-            Ordering::Equal => {}
-        }
-        let wanted = hint(key, skip);
-        let from = self.hints.partition_point(|hint| *hint < wanted);
-        let alike = self.hints[from..].partition_point(|hint| *hint == wanted);
-        let found = self.slots[from..from + alike].binary_search_by(|slot| arena.compare(slot.head, key));
-        found.map(|slot| from + slot).map_err(|slot| from + slot)
-    }
-
-    fn insert(&mut self, arena: &Arena, position: usize, key: &[u8], slot: Slot) {
-        if self.slots.is_empty() {
-            self.prefix = key.into();
-        } else if !key.starts_with(&self.prefix) {
-            let common = common(key, &self.prefix);
-            self.prefix = self.prefix[..common].into();
-            self.recompute(arena);
-        }
-        if self.slots.len() == self.slots.capacity() {
-            // Grows by an eighth instead of doubling: a million keys are mostly slots.
-            let more = (self.slots.len() / 8).max(8);
-            self.slots.reserve_exact(more);
-            self.hints.reserve_exact(more);
-        }
-        self.slots.insert(position, slot);
-        self.hints.insert(position, hint(key, self.prefix.len()));
-    }
-
-    fn recompute(&mut self, arena: &Arena) {
-        let skip = self.prefix.len();
-        self.hints.clear();
-        self.hints.extend(self.slots.iter().map(|slot| hint(arena.record(slot.head).key(), skip)));
-    }
-
-    /// Lengthens the prefix if the hints have lost half their worth since it was chosen.
-    fn sharpen(&mut self, arena: &Arena) {
-        let (Some(first), Some(last)) = (self.slots.first(), self.slots.last()) else { return };
-        let first = arena.record(first.head).key();
-        let common = common(first, arena.record(last.head).key());
-        if common >= self.prefix.len() + 2 {
-            self.prefix = first[..common].into();
-            self.recompute(arena);
-        }
-    }
-}
-
-/// How many bytes two keys have in common at their beginning.
-fn common(a: &[u8], b: &[u8]) -> usize {
-    a.iter().zip(b).take_while(|(a, b)| a == b).count()
-}
+use crate::leaf::{LEAF_SLOTS_MAX, Leaf, common};
+use crate::slot::{Slot, Trimmed, Version};
 
 /// A leaf, and a key that is not above its first and above everything before it.
 #[derive(Clone, Debug)]
@@ -246,27 +39,73 @@ impl Place {
 
 /// All keys, in order.
 ///
-/// Invariants: no leaf is empty, except that there is always one leaf; separators ascend strictly.
+/// Invariants: no leaf is empty, except that there is always one leaf; separators ascend strictly, and all but the first,
+/// which counts as below everything, begin with `prefix`; `hints` has for each the eight bytes that follow it.
 #[derive(Clone, Debug)]
 pub(crate) struct Index {
     branches: Vec<Branch>,
+    hints: Vec<u64>,
+    prefix: Box<[u8]>,
 }
 
 impl Default for Index {
     fn default() -> Self {
-        Index { branches: vec![Branch { separator: Arc::from([]), leaf: Arc::default() }] }
+        let first = Branch { separator: Arc::from([]), leaf: Arc::default() };
+        Index { branches: vec![first], hints: vec![0], prefix: Box::default() }
+    }
+}
+
+/// Eight bytes of a separator or a key from `skip` on, missing ones being zero.
+fn hint(key: &[u8], skip: usize) -> u64 {
+    let rest = &key[skip..];
+    match rest.first_chunk::<8>() {
+        Some(bytes) => u64::from_be_bytes(*bytes),
+        None => rest.iter().chain(&[0; 8]).take(8).fold(0, |hint, byte| hint << 8 | u64::from(*byte)),
     }
 }
 
 impl Index {
     /// Where `key` is, or where it would be.
     pub(crate) fn find(&self, arena: &Arena, key: &[u8]) -> Result<Place, Place> {
-        // The first separator counts as minus infinity.
-        let leaf = self.branches[1..].partition_point(|branch| *branch.separator <= *key);
+        let leaf = self.find_leaf(key);
         match self.branches[leaf].leaf.find(arena, key) {
             Ok(slot) => Ok(Place { leaf, slot }),
             Err(slot) => Err(Place { leaf, slot }),
         }
+    }
+
+    /// The leaf that has the key if any has: how many separators, the first aside, are not above it.
+    fn find_leaf(&self, key: &[u8]) -> usize {
+        let skip = self.prefix.len();
+        match key[..skip.min(key.len())].cmp(&self.prefix) {
+            Ordering::Less => return 0,
+            Ordering::Greater => return self.branches.len() - 1,
+            Ordering::Equal => {}
+        }
+        let wanted = hint(key, skip);
+        let below = self.hints[1..].partition_point(|hint| *hint < wanted);
+        let alike = self.hints[1 + below..].partition_point(|hint| *hint == wanted);
+        let alike = &self.branches[1 + below..1 + below + alike];
+        below + alike.partition_point(|branch| *branch.separator <= *key)
+    }
+
+    fn insert_branch(&mut self, position: usize, branch: Branch) {
+        if self.branches.len() == 1 {
+            self.prefix = branch.separator[..].into();
+        } else if !branch.separator.starts_with(&self.prefix) {
+            let common = common(&branch.separator, &self.prefix);
+            self.prefix = self.prefix[..common].into();
+            for (hint_of, branch) in self.hints.iter_mut().zip(&self.branches).skip(1) {
+                *hint_of = hint(&branch.separator, common);
+            }
+        }
+        self.hints.insert(position, hint(&branch.separator, self.prefix.len()));
+        self.branches.insert(position, branch);
+    }
+
+    fn remove_branch(&mut self, position: usize) {
+        self.branches.remove(position);
+        self.hints.remove(position);
     }
 
     pub(crate) fn get(&self, arena: &Arena, key: &[u8]) -> Option<&Slot> {
@@ -315,7 +154,7 @@ impl Index {
             // Keys that come in ascending order fill leaves to the brim: the new key begins a leaf.
             let last = arena.record(full.leaf.slots[place.slot - 1].head).key();
             let branch = Branch { separator: separator(last, key), leaf: Arc::default() };
-            self.branches.insert(place.leaf + 1, branch);
+            self.insert_branch(place.leaf + 1, branch);
             return Place { leaf: place.leaf + 1, slot: 0 };
         }
         let leaf = Arc::make_mut(&mut full.leaf);
@@ -334,7 +173,7 @@ impl Index {
         right.sharpen(arena);
         // Between the halves, the separator decides, because the next search will go by it.
         let goes_left = place.slot < middle || (place.slot == middle && *key < *separator);
-        self.branches.insert(place.leaf + 1, Branch { separator, leaf: Arc::new(right) });
+        self.insert_branch(place.leaf + 1, Branch { separator, leaf: Arc::new(right) });
         if goes_left { place } else { Place { leaf: place.leaf + 1, slot: place.slot - middle } }
     }
 
@@ -355,7 +194,7 @@ impl Index {
         leaf.slots.remove(place.slot);
         leaf.hints.remove(place.slot);
         if leaf.slots.is_empty() && self.branches.len() > 1 {
-            self.branches.remove(place.leaf);
+            self.remove_branch(place.leaf);
         }
     }
 
@@ -447,7 +286,7 @@ impl Index {
         if last.leaf.slots.len() >= LEAF_SLOTS_MAX {
             let before = arena.record(last.leaf.slots[LEAF_SLOTS_MAX - 1].head).key();
             let branch = Branch { separator: separator(before, key), leaf: Arc::default() };
-            self.branches.push(branch);
+            self.insert_branch(self.branches.len(), branch);
         }
         let last = self.branches.last_mut().expect("there is always a leaf");
         let leaf = Arc::get_mut(&mut last.leaf).expect("nobody shares an index that is being read back");

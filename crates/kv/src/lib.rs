@@ -10,12 +10,14 @@
 //! - [`range`], [`hash`]: reading a [`view::View`]; `txn`: writing
 //! - [`lease`] and [`lessor`]: what all agree on about leases, and what only the leader's clock knows
 //! - [`watch`]: the hub
-//! - `mvcc`, `index`, `arena`, [`record`]: versions, how they are found, where they lie; `scrub`: how memory comes back
+//! - `mvcc`, `index` (`leaf`, `slot`), `arena`, [`record`]: versions, how they are found, where they lie; `scrub`: how
+//!   memory comes back
 
 mod arena;
 pub mod error;
 pub mod hash;
 mod index;
+mod leaf;
 pub mod lease;
 pub mod lessor;
 mod mvcc;
@@ -24,6 +26,7 @@ mod op_wire;
 pub mod range;
 pub mod record;
 mod scrub;
+mod slot;
 pub mod snapshot;
 pub mod store;
 mod txn;

@@ -8,8 +8,8 @@
 use std::ops::Bound;
 
 use crate::arena::{Arena, At, CHUNK_BYTES};
-use crate::index::Trimmed;
 use crate::mvcc::Mvcc;
+use crate::slot::Trimmed;
 
 /// How many neighbouring chunks are replaced by one at a time, at most.
 const RUN_MAX: usize = 8;

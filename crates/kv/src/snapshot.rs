@@ -22,12 +22,12 @@ use synod_core::wire::Reader;
 use synod_core::{Audience, Command, Frozen, Index, Machine, SnapshotRef, Wire};
 
 use crate::arena::{At, Record, Rev};
-use crate::index::{Slot, Version};
 use crate::lease::{Lease, Leases};
 use crate::mvcc::{Accounts, Mvcc};
 use crate::op::{Alarm, MemberAttributes, Reply};
 use crate::op_wire::{decode_alarm, encode_alarm};
 use crate::record::put_varint;
+use crate::slot::{Slot, Version};
 use crate::store::Store;
 use crate::view::View;
 

@@ -26,7 +26,7 @@ use crate::op::{
 use crate::scrub::Scrub;
 use crate::txn::{self, Writer};
 use crate::view::View;
-use crate::watch::Hub;
+use crate::watch::{Census, Hub};
 
 /// The quota until [`Op::SetQuota`] says otherwise: etcd's 2 GiB.
 pub const QUOTA_BYTES_DEFAULT: u64 = 2 << 30;
@@ -329,6 +329,12 @@ impl Store {
     /// The watchers.
     pub fn hub(&mut self) -> &mut Hub {
         &mut self.hub
+    }
+
+    /// How many watchers there are, and what waits for them.
+    #[must_use]
+    pub fn watch_census(&self) -> Census {
+        self.hub.census()
     }
 
     /// Lets watchers that lag behind catch up, looking at `budget` versions at most; true when more is to be done.

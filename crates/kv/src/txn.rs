@@ -143,12 +143,14 @@ pub(crate) fn check(view: &View, leases: &Leases, txn: &Txn, path: &Path) -> Res
                 TxnOp::Txn(inner) => walk(view, leases, inner, branches, deleted)?,
                 TxnOp::Empty => return Err(OpError::KeyNotFound),
                 TxnOp::Put(put) => {
-                    let gone = || deleted.iter().any(|delete| delete.covers(&put.key));
-                    if put.must_exist() && (view.live(&put.key).is_none() || gone()) {
+                    if put.must_exist() && view.live(&put.key).is_none() {
                         return Err(OpError::KeyNotFound);
                     }
                     if put.lease != 0 && leases.get(put.lease).is_none() {
                         return Err(OpError::LeaseNotFound);
+                    }
+                    if put.must_exist() && deleted.iter().any(|delete| delete.covers(&put.key)) {
+                        return Err(OpError::KeyNotFound);
                     }
                 }
             }
