@@ -474,6 +474,20 @@ mod tests {
         bytes
     }
 
+    /// A batch that is valid in its place but begins too late is no continuation: records are missing before it.
+    #[test]
+    fn a_gap_between_two_valid_batches_is_damage() {
+        let header = Header { identity: IDENTITY, number: 1, first: 1, capacity: 400, checkpoint: None };
+        let record = [1, 0, 0, 0, 9].to_vec();
+        let batch = |first| (1, first, 1, record.clone(), 0);
+        for (second, whole) in [(2, true), (3, false), (1, false)] {
+            let disk = MemoryDisk::new();
+            disk.edit(&names::segment(1), |file| *file = made_up(&header, 400, &[batch(1), batch(second)]));
+            let opened = Log::open(Arc::new(disk), IDENTITY, LogOptions::default());
+            assert_eq!(opened.is_ok(), whole, "sequence {second} behind 1");
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() })]
 

@@ -147,6 +147,28 @@ fn a_rotten_snapshot_is_never_handed_out() {
     judge(&|bytes| bytes.extend_from_slice(&[0; 9]), "something appended");
 }
 
+/// A checkpoint that names a snapshot which is not there, or not whole, is refused, and the log goes on as it was.
+#[test]
+fn a_checkpoint_needs_its_snapshot() {
+    let disk = MemoryDisk::new();
+    let (mut log, _) = open(&disk).expect("a folder");
+    log.append_bytes(b"one").and_then(|()| log.sync()).expect("there is room");
+    let before = disk.names();
+    let error = log.checkpoint(Index(9), &[1u64]).map(drop).expect_err("there is no snapshot 9");
+    assert!(
+        error.to_string().contains("snapshot-0000000000000009 is missing") && !error.is_fatal(),
+        "{error}"
+    );
+    write(&log.snapshots(), 9, b"state");
+    disk.edit("snapshot-0000000000000009", |bytes| bytes.truncate(70));
+    assert!(log.checkpoint(Index(9), &[1u64]).is_err(), "it is not whole");
+    disk.unlink("snapshot-0000000000000009");
+    assert_eq!(disk.names(), before);
+    log.append_bytes(b"two").and_then(|()| log.sync()).expect("nothing has happened to the log");
+    drop(log);
+    assert_eq!(open(&disk).expect("a whole folder").1.records, [&b"one"[..], b"two"]);
+}
+
 /// Another cluster's snapshot is refused.
 #[test]
 fn a_snapshot_belongs_to_one_cluster() {
