@@ -14,7 +14,7 @@ use synod_core::{Index, Members, NodeId, Output, SnapshotRef};
 
 use super::message::{Position, Term};
 use super::progress::{Flow, Progress};
-use super::{Message, Part, Raft, Record, Time};
+use super::{Message, Mutant, Part, Raft, Record, Time};
 
 /// What the log needs to know of a snapshot.
 #[derive(Clone)]
@@ -107,7 +107,12 @@ impl Raft {
 
     fn covered(&self, at: Index) -> Option<Covered> {
         let term = self.log.term_at(at).filter(|_| at <= self.commit)?;
-        Some(Covered { last: Position { index: at, term }, members: self.log.members_at(at).clone() })
+        let mut members = self.log.members_at(at).clone();
+        if self.has(Mutant::SnapshotForgetsJoint) {
+            let (outgoing, learners_next) = Default::default();
+            members = Arc::new(Members { outgoing, learners_next, ..(*members).clone() });
+        }
+        Some(Covered { last: Position { index: at, term }, members })
     }
 
     /// The transfer of a snapshot was given up.

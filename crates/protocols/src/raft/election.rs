@@ -11,11 +11,11 @@
 use std::collections::BTreeMap;
 
 use synod_core::quorum::{self, Outcome};
-use synod_core::{NodeId, Output, Time};
+use synod_core::{Members, NodeId, Output, Time};
 
 use super::message::{Body, NUMBER_MAX, Position, Purpose, Term};
 use super::progress::Progress;
-use super::{Leading, Message, Part, Raft, Record};
+use super::{Leading, Message, Mutant, Part, Raft, Record};
 
 /// The answers to a candidate, its own included once it counts.
 pub(super) type Tally = BTreeMap<NodeId, bool>;
@@ -76,7 +76,7 @@ impl Raft {
             }
             return;
         }
-        let up_to_date = last.is_up_to_date_with(self.log.last());
+        let up_to_date = last.is_up_to_date_with(self.log.last()) || self.has(Mutant::VoteIgnoresLog);
         if term > self.term {
             self.enter(term, up_to_date.then_some(from), out);
         } else if self.voted_for.is_none() && self.leader.is_none() && up_to_date {
@@ -87,8 +87,12 @@ impl Raft {
             return self.refuse_vote(from, purpose, out);
         }
         self.wait_for_leader();
+        let vote = Message::Vote { term, purpose, granted: true };
+        if self.has(Mutant::VoteBeforeDisk) {
+            return out.send_early(from, vote);
+        }
         // Waits for the disk: a vote forgotten in a crash could be given twice.
-        out.send(from, Message::Vote { term, purpose, granted: true });
+        out.send(from, vote);
     }
 
     fn refuse_vote(&self, from: NodeId, purpose: Purpose, out: &mut Output<Self>) {
@@ -128,7 +132,7 @@ impl Raft {
 
     fn count_votes(&mut self, out: &mut Output<Self>) {
         let (Part::PreCandidate(tally) | Part::Candidate(tally)) = &self.part else { return };
-        let outcome = quorum::joint_vote(self.log.members(), |node| tally.get(&node).copied());
+        let outcome = quorum::joint_vote(self.members(), |node| tally.get(&node).copied());
         match (outcome, &self.part) {
             (Outcome::Pending, _) => {}
             // Until the next timeout: the others' may come first.
@@ -242,6 +246,12 @@ impl Raft {
     pub(super) fn may_ever_campaign(&self) -> bool {
         self.log.configurations_since(self.commit).any(|members| members.is_voter(self.id))
             && !self.lacks_snapshot()
+    }
+
+    /// The configuration that decides: the newest in the log, committed or not (Raft section 6).
+    pub(super) fn members(&self) -> &Members {
+        let late = self.has(Mutant::MembersWhenCommitted);
+        if late { self.log.members_at(self.commit) } else { self.log.members() }
     }
 
     fn may_campaign(&self) -> bool {

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use synod_core::{Change, Output, Refusal};
 
 use super::message::Body;
-use super::{Part, Raft};
+use super::{Mutant, Part, Raft};
 
 impl Raft {
     pub(super) fn reconfigure(&mut self, changes: &[Change], out: &mut Output<Self>) {
@@ -24,7 +24,8 @@ impl Raft {
             return out.decline(Refusal::NotLeader { leader: self.leader });
         };
         let members = self.log.members();
-        let settled = self.log.configuration_index() <= self.commit && self.commit >= leading.term_start;
+        let own_term = self.commit >= leading.term_start || self.has(Mutant::ChangeTooEarly);
+        let settled = self.log.configuration_index() <= self.commit && own_term;
         if !settled || members.is_joint() || leading.transfer.is_some() || self.is_busy() {
             return out.decline(Refusal::Busy);
         }
@@ -41,7 +42,8 @@ impl Raft {
     pub(super) fn continue_change(&mut self, out: &mut Output<Self>) {
         let Part::Leader(leading) = &self.part else { return };
         let committed = self.log.configuration_index() <= self.commit && self.commit >= leading.term_start;
-        if committed && let Ok(members) = self.log.members().leave_joint() {
+        let leaves = committed || self.has(Mutant::LeavesJointEarly);
+        if leaves && let Ok(members) = self.log.members().leave_joint() {
             self.append_own(Body::Members(Arc::new(members)), out);
         }
     }

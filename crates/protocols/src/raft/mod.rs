@@ -20,6 +20,7 @@
 //! | `compaction` | snapshots, and what memory keeps | 7 |
 //! | `recovery` | from records and a snapshot to a replica | 5.5 |
 //! | `inspect` | what oracles may look at | |
+//! | `mutants` | one rule left out at a time, for tests | |
 //!
 //! Choices that the paper leaves open:
 //!
@@ -43,6 +44,7 @@ mod inspect;
 mod log;
 mod membership;
 mod message;
+mod mutants;
 mod options;
 mod progress;
 mod reads;
@@ -63,6 +65,7 @@ use election::Tally;
 use log::Log;
 use message::NUMBER_MAX;
 pub use message::{Body, Entry, Message, Position, Purpose, Record, Term};
+pub use mutants::Mutant;
 pub use options::{Options, OptionsError};
 use progress::{Flow, Progress};
 use reads::Reads;
@@ -281,7 +284,7 @@ impl Raft {
         batch: Batch,
         out: &mut Output<Self>,
     ) {
-        let busy = self.is_busy();
+        let (busy, forgetful) = (self.is_busy(), self.has(Mutant::ForwardTwice));
         let Part::Leader(leading) = &mut self.part else { return };
         // Meant for another term's leader: what became of it there is unknown, so it must not be taken twice.
         if term != self.term || leading.transfer.is_some() || busy {
@@ -289,7 +292,7 @@ impl Raft {
         }
         let Some(peer) = leading.peers.get_mut(&from) else { return };
         // A copy, or overtaken by a later one: a message lost, as far as the follower can tell.
-        if (life, number) <= peer.forwarded {
+        if (life, number) <= peer.forwarded && !forgetful {
             return;
         }
         peer.forwarded = (life, number);
@@ -324,6 +327,9 @@ impl Raft {
     fn deliver(&mut self, out: &mut Output<Self>) {
         if self.delivered < self.commit {
             self.settle_snapshot();
+        }
+        if self.has(Mutant::DeliverySkips) && self.commit.0 > self.delivered.0 + 3 {
+            self.delivered = self.delivered.next();
         }
         while self.delivered < self.commit {
             let at = self.delivered.next();

@@ -39,6 +39,9 @@ pub struct Options {
     /// A leader whose own records have not become durable for so long steps down, and a replica in this
     /// state does not campaign until its disk moves again.
     pub disk_stuck_after: Duration,
+    /// The rule that is left out, to see whether tests notice.
+    #[cfg(feature = "mutants")]
+    pub mutant: Option<super::Mutant>,
 }
 
 impl Default for Options {
@@ -56,6 +59,8 @@ impl Default for Options {
             log_bytes_max: 16 << 20,
             backlog_bytes_max: 256 << 20,
             disk_stuck_after: Duration::from_secs(2),
+            #[cfg(feature = "mutants")]
+            mutant: None,
         }
     }
 }
@@ -103,6 +108,11 @@ impl Options {
             "log_bytes_max" => value.parse().ok().map(|it| self.log_bytes_max = it),
             "backlog_bytes_max" => value.parse().ok().map(|it| self.backlog_bytes_max = it),
             "disk_stuck_after" => duration(value).map(|it| self.disk_stuck_after = it),
+            #[cfg(feature = "mutants")]
+            "mutant" => {
+                let found = super::Mutant::ALL.iter().find(|mutant| mutant.name() == value);
+                found.map(|it| self.mutant = Some(*it))
+            }
             _ => None,
         };
         changed.is_some()

@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use synod_core::quorum;
 use synod_core::{Index, NodeId, Output, ReadId, Refusal, Time};
 
-use super::{Leading, Message, Part, Raft};
+use super::{Leading, Message, Mutant, Part, Raft};
 
 /// Rounds, or requests of a follower, under way at once. With one, reads would wait longer; with many, each
 /// would carry few.
@@ -106,7 +106,8 @@ impl Raft {
     pub(super) fn fence_reads(&mut self, out: &mut Output<Self>) {
         let Part::Leader(leading) = &mut self.part else { return };
         // Before it has committed in its own term, a leader does not know what is committed (section 8).
-        if self.reads.waiting.is_empty() || self.commit < leading.term_start {
+        let settled = self.commit >= leading.term_start || self.options.has(Mutant::ReadTooEarly);
+        if self.reads.waiting.is_empty() || !settled {
             return;
         }
         if self.has_lease() {
@@ -147,7 +148,9 @@ impl Raft {
         let confirmed = |node| leading.peers.get(&node).map_or(Some(self.now), |peer| peer.confirmed);
         let quorum = quorum::joint_reached(self.log.members(), confirmed).flatten();
         let length = self.options.election_timeout.saturating_sub(self.options.clock_drift_max);
-        quorum.is_some_and(|confirmed| self.now.since(confirmed) < length)
+        let by_old_clock = self.has(Mutant::LeaseByOldClock);
+        let now = if by_old_clock { leading.heartbeat_due - self.options.heartbeat } else { self.now };
+        quorum.is_some_and(|confirmed| now.since(confirmed) < length)
     }
 
     fn answer(&self, askers: Vec<Asker>, index: Index, out: &mut Output<Self>) {

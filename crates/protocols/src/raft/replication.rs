@@ -14,7 +14,7 @@ use synod_core::{Index, NodeId, Output, Time};
 
 use super::message::{Body, Entry, NUMBER_MAX, Position, Term};
 use super::progress::{Flow, Progress};
-use super::{Leading, Message, Part, Raft, Record};
+use super::{Leading, Message, Mutant, Part, Raft, Record};
 
 impl Raft {
     /// Puts an entry of the leader's own term at the end of its log.
@@ -72,15 +72,17 @@ impl Raft {
     /// Commits what a quorum holds on disk, if it is of the leader's own term.
     pub(super) fn commit_what_a_quorum_holds(&mut self) {
         let Part::Leader(leading) = &self.part else { return };
-        let own = self.disk.durable_index();
+        let early = self.has(Mutant::CountsItselfEarly);
+        let own = if early { self.log.last().index } else { self.disk.durable_index() };
         let held = |node| match leading.peers.get(&node) {
             Some(peer) => peer.matched,
             None => own,
         };
-        let Some(reached) = quorum::joint_reached(self.log.members(), held) else { return };
+        let Some(reached) = quorum::joint_reached(self.members(), held) else { return };
         // An entry of an earlier term may be on a majority and still be overwritten (figure 8): it is committed
         // together with one of this term (Raft 5.4.2).
-        if reached >= leading.term_start && reached > self.commit {
+        let of_this_term = reached >= leading.term_start || self.has(Mutant::CommitOldTerm);
+        if of_this_term && reached > self.commit {
             assert!(reached <= self.log.last().index, "nobody holds more than the leader");
             self.commit = reached;
         }
@@ -129,7 +131,7 @@ impl Raft {
             return;
         }
         if !self.follow(from, term, out) {
-            if term < self.term {
+            if term < self.term && !self.has(Mutant::SilentToOldTerms) {
                 self.reject(from, previous.index, Position::default(), out);
             }
             return;
@@ -166,7 +168,9 @@ impl Raft {
             Some(_) => {
                 assert!(index > self.commit, "a committed entry is never replaced: {index:?}");
                 self.log.truncate(index);
-                self.disk.truncated(index);
+                if !self.has(Mutant::CountsOldWrites) {
+                    self.disk.truncated(index);
+                }
                 self.verified = self.verified.min(index.previous());
             }
             None => {}
@@ -186,8 +190,12 @@ impl Raft {
             return;
         }
         if let Some(leader) = self.leader {
+            let appended = Message::Appended { term: self.term, matched: self.verified };
+            if self.has(Mutant::AckBeforeDisk) {
+                return out.send_early(leader, appended);
+            }
             // Waits for the disk: the leader will count on it.
-            out.send(leader, Message::Appended { term: self.term, matched: self.verified });
+            out.send(leader, appended);
         }
     }
 
@@ -207,7 +215,7 @@ impl Raft {
                 // A wish promises nothing.
                 out.send_early(from, message);
             }
-        } else if term >= self.term {
+        } else if term >= self.term || self.has(Mutant::SilentToOldTerms) {
             return;
         }
         // What is on disk in this term counts as an answer to the appends, should that have been lost.
@@ -229,7 +237,8 @@ impl Raft {
     /// The leader has committed up to `commit`; this replica has what it knows to be the same log.
     pub(super) fn commit_up_to(&mut self, commit: Index) {
         debug_assert!(self.verified <= self.log.last().index, "what is not here cannot be verified");
-        self.commit = self.commit.max(commit.min(self.verified));
+        let known = if self.has(Mutant::CommitUnverified) { self.log.last().index } else { self.verified };
+        self.commit = self.commit.max(commit.min(known));
     }
 
     // The leader's side, again.
@@ -280,8 +289,10 @@ impl Raft {
         // Where the follower's entry at the hint is of a term that the leader's is not, the logs differ from
         // the leader's first entry of a later term on.
         let agreed = self.log.last_of_term(hint.index, hint.term).index.min(hint.index).min(probe.previous());
+        let stubborn = self.has(Mutant::NeverLooksBack);
         if let Part::Leader(leading) = &mut self.part
             && let Some(peer) = leading.peers.get_mut(&from)
+            && !(stubborn && agreed < peer.matched)
         {
             // A peer that lost its disk holds less than it once confirmed, and counts for less.
             peer.matched = peer.matched.min(agreed);
@@ -300,6 +311,14 @@ impl Raft {
         out: &mut Output<Self>,
     ) {
         let (first, last, now) = (self.log.first(), self.log.last().index, self.now);
+        if term > self.term
+            && self.has(Mutant::ReadAcrossTerms)
+            && let Part::Leader(leading) = &mut self.part
+            && let Some(peer) = leading.peers.get_mut(&from)
+        {
+            peer.round = peer.round.max(round);
+            self.confirm_reads(out);
+        }
         let Some(peer) = self.heard_in(from, term, out) else { return };
         if durable > peer.matched && durable <= last {
             peer.matches(durable, first);

@@ -6,7 +6,7 @@
 use synod_core::{Index, NodeId, Output, Refusal, Time};
 
 use super::message::{Purpose, Term};
-use super::{Leading, Message, Part, Raft};
+use super::{Leading, Message, Mutant, Part, Raft};
 
 /// A transfer under way.
 pub(super) struct Transfer {
@@ -46,7 +46,7 @@ impl Raft {
         if peer.matched == self.log.last().index && due {
             transfer.told = Some(self.now);
             // From now on another leader may be elected at any moment, however late the message comes.
-            *lease_is_void = true;
+            *lease_is_void = !self.options.has(Mutant::LeaseSurvivesTransfer);
             // An invitation promises nothing.
             out.send_early(transfer.to, Message::TimeoutNow { term: self.term });
         }

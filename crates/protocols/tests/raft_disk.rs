@@ -1,0 +1,173 @@
+//! What a replica may say of its own disk, and when.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use synod_core::{
+    Command, CommandId, Config, Index, Input, Lsn, Members, NodeId, Output, Patience, Protocol, Recovered,
+    SnapshotRef, Time,
+};
+use synod_protocols::raft::{Body, Entry, Message, Options, Position, Purpose, Raft, Record, Term};
+
+struct Bench {
+    raft: Raft,
+    out: Output<Raft>,
+    now: Time,
+}
+
+impl Bench {
+    fn new(found: Recovered<Record>) -> Bench {
+        let options = Options::timed(Duration::from_millis(10), Duration::from_millis(100));
+        let config = Config { id: NodeId(1), members: Members::of((1..=3).map(NodeId)), seed: 7, options };
+        let (mut out, now) = (Output::default(), Time(1));
+        let raft = Raft::open(&config, found, now, &mut out);
+        let mut bench = Bench { raft, out, now };
+        bench.raft.flush(now, &mut bench.out);
+        bench
+    }
+
+    fn step(&mut self, input: Input<Message>) {
+        self.raft.step(self.now, input, &mut self.out);
+        self.raft.flush(self.now, &mut self.out);
+    }
+
+    fn hear(&mut self, from: u64, message: Message) {
+        self.step(Input::Message { from: NodeId(from), message });
+    }
+
+    fn said(&mut self) -> Vec<(Message, Patience)> {
+        self.out.messages.drain(..).map(|outbound| (outbound.message, outbound.patience)).collect()
+    }
+}
+
+fn at(index: u64, term: u64) -> Position {
+    Position { index: Index(index), term: Term(term) }
+}
+
+fn entry(term: u64, word: &'static str) -> Entry {
+    let id = CommandId { origin: NodeId(9), number: term };
+    Entry {
+        term: Term(term),
+        body: Body::Batch(Arc::from([Command { id, payload: Bytes::from_static(word.as_bytes()) }])),
+    }
+}
+
+fn append(term: u64, previous: Position, entries: Vec<Entry>) -> Message {
+    Message::Append { term: Term(term), previous, entries, commit: Index(0) }
+}
+
+/// The ABA trap: index 2 is written in term 1, cut, and written again in term 2. That the first writing reaches
+/// the disk says nothing about the second.
+#[test]
+fn an_old_write_does_not_count_for_a_new_entry() {
+    let mut bench = Bench::new(Recovered::default());
+    bench.hear(2, append(1, at(0, 0), vec![entry(1, "a"), entry(1, "old")]));
+    let old = bench.out.written();
+    bench.hear(3, append(2, at(1, 1), vec![entry(2, "new")]));
+    assert_eq!(bench.out.written(), Lsn(old.0 + 2), "the term and the new entry");
+    let durable = |bench: &mut Bench| {
+        bench.said();
+        let beat = Message::Heartbeat { term: Term(2), commit: Index(0), round: 0, sent: Time(0) };
+        bench.hear(3, beat);
+        match bench.said().pop() {
+            Some((Message::HeartbeatAck { received, durable, .. }, Patience::Early)) => (received, durable),
+            other => panic!("a heartbeat is answered at once: {other:?}"),
+        }
+    };
+    bench.step(Input::Durable(old));
+    assert_eq!(durable(&mut bench), (Index(2), Index(0)), "the term is not durable yet");
+    bench.step(Input::Durable(Lsn(old.0 + 1)));
+    assert_eq!(durable(&mut bench), (Index(2), Index(1)), "the term is, the new entry is not");
+    bench.step(Input::Durable(Lsn(old.0 + 2)));
+    assert_eq!(durable(&mut bench), (Index(2), Index(2)));
+}
+
+/// Votes and confirmations wait for the record that they rest on; refusals, rejections and questions do not.
+#[test]
+fn promises_wait_and_the_rest_does_not() {
+    let mut bench = Bench::new(Recovered::default());
+    let ask = |term, purpose| Message::RequestVote { term: Term(term), last: at(0, 0), purpose };
+    bench.hear(2, ask(1, Purpose::Probe));
+    assert!(matches!(bench.said()[..], [(Message::Vote { granted: true, .. }, Patience::Early)]));
+    bench.hear(2, ask(1, Purpose::Election));
+    let vote = bench.out.written();
+    match bench.said()[..] {
+        [(Message::Vote { granted: true, .. }, Patience::Durable(mark))] => assert_eq!(mark, vote),
+        ref other => panic!("{other:?}"),
+    }
+    bench.hear(3, ask(1, Purpose::Election));
+    assert!(matches!(bench.said()[..], [(Message::Vote { granted: false, .. }, Patience::Early)]));
+    bench.hear(2, append(1, at(0, 0), vec![entry(1, "a")]));
+    match bench.said()[..] {
+        [(Message::Appended { matched: Index(1), .. }, Patience::Durable(mark))] => {
+            assert_eq!(mark, bench.out.written());
+        }
+        ref other => panic!("{other:?}"),
+    }
+    bench.hear(2, append(1, at(7, 1), vec![]));
+    assert!(matches!(bench.said()[..], [(Message::Rejected { .. }, Patience::Early)]));
+}
+
+/// A candidate is elected only when its own vote is durable, though others may have answered before.
+#[test]
+fn ones_own_vote_counts_when_it_is_durable() {
+    let mut bench = Bench::new(Recovered::default());
+    bench.step(Input::Durable(bench.out.written()));
+    bench.now = Time(10_000_000_000);
+    bench.step(Input::Timeout);
+    bench.hear(2, Message::Vote { term: Term(1), purpose: Purpose::Probe, granted: true });
+    let vote = bench.out.written();
+    assert_eq!(bench.out.records.last(), Some(&Record::Vote { term: Term(1), voted_for: Some(NodeId(1)) }));
+    assert_eq!(bench.raft.status().role, synod_core::Role::Candidate);
+    bench.step(Input::Durable(vote));
+    assert_eq!(bench.raft.status().role, synod_core::Role::Candidate, "one of three is no majority");
+    bench.hear(2, Message::Vote { term: Term(1), purpose: Purpose::Election, granted: true });
+    assert_eq!(bench.raft.status().role, synod_core::Role::Leader);
+}
+
+/// The state may be ahead of the log after a crash (a snapshot was saved, its records were not): deliveries go on
+/// where the state ends, once that much is known to be committed.
+#[test]
+fn a_state_ahead_of_its_log_is_not_replayed() {
+    let records = vec![
+        Record::Vote { term: Term(1), voted_for: None },
+        Record::Entry { at: Index(1), entry: entry(1, "a") },
+        Record::Entry { at: Index(2), entry: entry(1, "b") },
+    ];
+    let snapshot = Some(SnapshotRef::in_memory(Index(3), Bytes::from_static(b"abc")));
+    let mut bench = Bench::new(Recovered { records, snapshot });
+    let more = vec![entry(1, "c"), entry(1, "d")];
+    let message = Message::Append { term: Term(1), previous: at(2, 1), entries: more, commit: Index(4) };
+    bench.hear(2, message);
+    let delivered: Vec<String> =
+        bench.out.deliveries.iter().map(|delivery| format!("{delivery:?}")).collect();
+    assert_eq!(delivered.len(), 1, "{delivered:?}");
+    assert!(delivered[0].contains("at: @4"), "{delivered:?}");
+}
+
+/// A state that is older than its log (its snapshot was damaged) takes part in everything but leading, and asks
+/// its leader for a snapshot.
+#[test]
+fn a_state_behind_its_log_asks_for_a_snapshot() {
+    let members = Arc::new(Members::of((1..=3).map(NodeId)));
+    let records = vec![
+        Record::Vote { term: Term(1), voted_for: None },
+        Record::SnapshotBase { last: at(5, 1), members: members.clone() },
+        Record::Entry { at: Index(6), entry: entry(1, "f") },
+    ];
+    let mut bench = Bench::new(Recovered { records, snapshot: None });
+    assert_eq!(bench.raft.deadline(), None, "it does not seek election");
+    bench.hear(2, Message::Heartbeat { term: Term(1), commit: Index(6), round: 0, sent: Time(0) });
+    let asked = bench
+        .said()
+        .into_iter()
+        .any(|(message, _)| matches!(message, Message::NeedSnapshot { from: Index(5), .. }));
+    assert!(asked && bench.out.deliveries.is_empty());
+    let message = Message::InstallSnapshot { term: Term(1), last: at(5, 1), members };
+    let snapshot = SnapshotRef::in_memory(Index(5), Bytes::from_static(b"state"));
+    bench.step(Input::Installed { from: NodeId(2), message, snapshot });
+    bench.hear(2, append(1, at(6, 1), vec![]));
+    bench.hear(2, Message::Committed { term: Term(1), commit: Index(6) });
+    assert_eq!(bench.out.deliveries.len(), 2, "the state, and what follows it: {:?}", bench.out.deliveries);
+}
