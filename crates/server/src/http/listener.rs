@@ -18,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
+use super::authority::Mender;
 use super::{Front, route};
 use crate::service::backend::Backend;
 
@@ -30,16 +31,20 @@ pub struct ConnectionLimits {
     pub connections_max: usize,
     /// How long requests in flight may take after the member was told to stop.
     pub drain: Duration,
+    /// A connection must show within this time what it speaks, and a request over HTTP/1 must have its headers complete.
+    pub header_timeout: Duration,
 }
 
 impl Default for ConnectionLimits {
     fn default() -> Self {
-        ConnectionLimits { streams_max: u32::MAX, connections_max: 65_536, drain: Duration::from_secs(5) }
+        ConnectionLimits {
+            streams_max: u32::MAX,
+            connections_max: 65_536,
+            drain: Duration::from_secs(5),
+            header_timeout: Duration::from_secs(30),
+        }
     }
 }
-
-/// A connection must show within this time what it speaks, and a request must have its headers complete.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The headers of one request, decoded. Larger ones get status 431.
 const HEADERS_MAX: u32 = 64 * 1024;
@@ -110,7 +115,7 @@ pub async fn serve_connection<B: Backend>(
     // Small replies must not wait for company.
     let _ = stream.set_nodelay(true);
     let spoken = Arc::new(AtomicBool::new(false));
-    let io = TokioIo::new(Noticing { stream, received: 0, spoken: spoken.clone() });
+    let io = TokioIo::new(Noticing { stream, received: 0, spoken: spoken.clone(), mender: Mender::new() });
     let front_of_requests = front.clone();
     let service = service_fn(move |request| {
         let front = front_of_requests.clone();
@@ -118,7 +123,7 @@ pub async fn serve_connection<B: Backend>(
     });
     let builder = builder(front.limits);
     let mut connection = std::pin::pin!(builder.serve_connection(io, service));
-    let mut silent = std::pin::pin!(tokio::time::sleep(HEADER_TIMEOUT));
+    let mut silent = std::pin::pin!(tokio::time::sleep(front.limits.header_timeout));
     let mut watching_silence = true;
     loop {
         tokio::select! {
@@ -144,7 +149,7 @@ pub async fn serve_connection<B: Backend>(
 
 fn builder(limits: ConnectionLimits) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.header_timeout);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -181,6 +186,7 @@ struct Noticing {
     stream: TcpStream,
     received: usize,
     spoken: Arc<AtomicBool>,
+    mender: Mender,
 }
 
 /// The length of HTTP/2's preface.
@@ -194,6 +200,7 @@ impl AsyncRead for Noticing {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
+        self.mender.mend(&mut buffer.filled_mut()[before..]);
         if self.received < PREFACE {
             self.received += buffer.filled().len() - before;
             if self.received >= PREFACE {

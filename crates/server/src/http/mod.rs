@@ -1,6 +1,7 @@
 //! The client port: gRPC over HTTP/2, and everything that speaks plain HTTP, on one listener.
 
 mod access;
+mod authority;
 pub mod body;
 mod gateway;
 mod json;
