@@ -3,6 +3,7 @@
 //! Without a subcommand it runs the demo. Started under the name `etcd` (a link to it), it takes etcd's
 //! command line as it is.
 
+mod check;
 mod demo;
 mod logging;
 mod notify;
@@ -26,6 +27,8 @@ struct Cli {
 enum Command {
     /// Run three members in this process, to try things out (the default)
     Demo(demo::Options),
+    /// Judge which consistency level a history has
+    Check(check::CheckArgs),
     /// Run one member of a cluster; takes etcd's flags (see `synod serve --help`)
     #[command(disable_help_flag = true)]
     Serve {
@@ -44,6 +47,10 @@ fn main() -> ExitCode {
     }
     match Cli::parse().command.unwrap_or_else(|| Command::Demo(demo::Options::default())) {
         Command::Demo(options) => demo::run(&options),
+        Command::Check(args) => check::run(args).unwrap_or_else(|wrong| {
+            eprintln!("synod check: {wrong:#}");
+            ExitCode::from(2)
+        }),
         Command::Serve { flags } => serve::run(serve::Name::Synod, &flags),
     }
 }
