@@ -348,22 +348,17 @@ impl Hub {
         }
     }
 
-    fn has_room(&self, stream: &Stream, cost: usize) -> bool {
-        stream.bytes == 0
-            || (stream.bytes + cost <= WATCH_QUEUE_BYTES_MAX && self.bytes + cost <= WATCH_TOTAL_BYTES_MAX)
-    }
-
     /// Queues events for a watcher if there is room; it has then been told everything before `next`.
     fn offer(&mut self, id: WatcherId, batch: &Arc<EventBatch>, next: i64) -> bool {
-        let watcher = &self.watchers[&id];
+        let watcher = self.watchers.get_mut(&id).expect("a known watcher");
+        let stream = self.streams.get_mut(&watcher.stream).expect("a watcher's stream is open");
         let cost = Stream::cost(batch);
-        if !self.has_room(&self.streams[&watcher.stream], cost) {
+        let fits = stream.bytes + cost <= WATCH_QUEUE_BYTES_MAX && self.bytes + cost <= WATCH_TOTAL_BYTES_MAX;
+        if stream.bytes > 0 && !fits {
             return false;
         }
-        let watcher = self.watchers.get_mut(&id).expect("it was just looked up");
         watcher.next = next;
         watcher.heard = true;
-        let stream = self.streams.get_mut(&watcher.stream).expect("a watcher's stream is open");
         stream.push_events(watcher.watch_id, watcher.flags.fragment, batch.clone());
         announce(&mut self.ready, watcher.stream, stream);
         self.bytes += cost;
@@ -462,14 +457,19 @@ impl Hub {
     }
 
     fn fan_out(&mut self, group: GroupId, batch: &Arc<EventBatch>) {
-        let mut position = 0;
-        while let Some(id) = self.groups[&group].synced.get(position).copied() {
-            let begins_later = self.watchers[&id].next > batch.revision;
-            if begins_later || self.offer(id, batch, batch.revision + 1) {
-                position += 1;
-                continue;
+        // The list is set aside meanwhile: ten thousand watchers are looked up once each, and nothing else.
+        let synced =
+            self.groups.get_mut(&group).map(|group| std::mem::take(&mut group.synced)).unwrap_or_default();
+        let mut slow = Vec::new();
+        for id in &synced {
+            let begins_later = self.watchers[id].next > batch.revision;
+            if !begins_later && !self.offer(*id, batch, batch.revision + 1) {
+                slow.push(*id);
             }
-            // No room: it lags from here on, and another takes its position in the list.
+        }
+        self.groups.get_mut(&group).expect("it is still there").synced = synced;
+        for id in slow {
+            // It lags from here on; another takes its position in the list.
             self.unsync(id);
             self.watchers.get_mut(&id).expect("a known watcher").next = batch.revision;
             self.park(id);
