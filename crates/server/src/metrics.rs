@@ -168,6 +168,8 @@ pub struct Metrics {
     checks: Mutex<HashMap<(&'static str, &'static str), [u64; 2], RandomState>>,
     /// Fences that were refused or timed out.
     pub fences_failed: AtomicU64,
+    /// Leases that clients of this member renewed.
+    pub leases_renewed: AtomicU64,
     /// Proposals under way.
     pub proposals_pending: AtomicU64,
     /// Proposals that failed before an outcome.
@@ -195,6 +197,7 @@ impl Metrics {
             health_failures: AtomicU64::new(0),
             checks: Mutex::default(),
             fences_failed: AtomicU64::new(0),
+            leases_renewed: AtomicU64::new(0),
             proposals_pending: AtomicU64::new(0),
             proposals_failed: AtomicU64::new(0),
         }
@@ -254,6 +257,27 @@ impl Metrics {
                 }
             }
         }
+        // etcd counts where its store does the work; here, calls of this member's clients that went well.
+        for (name, method) in [
+            ("etcd_mvcc_range_total", Method::Range),
+            ("etcd_mvcc_put_total", Method::Put),
+            ("etcd_mvcc_delete_total", Method::DeleteRange),
+            ("etcd_mvcc_txn_total", Method::Txn),
+            ("etcd_debugging_lease_granted_total", Method::LeaseGrant),
+            ("etcd_debugging_lease_revoked_total", Method::LeaseRevoke),
+        ] {
+            let done = self.handled[method as usize][Code::Ok as usize].load(Relaxed);
+            page.counter(
+                name,
+                &format!("Total number of {} calls of this member's clients.", method.name()),
+                done,
+            );
+        }
+        page.counter(
+            "etcd_debugging_lease_renewed_total",
+            "The number of renewed leases, by clients of this member.",
+            self.leases_renewed.load(Relaxed),
+        );
         if let Some(handling) = &self.handling {
             page.family("grpc_server_handling_seconds", Kind::Histogram, "Response latency of RPCs.");
             for &method in Method::ALL {

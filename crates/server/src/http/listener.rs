@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use super::authority::Mender;
+use super::authority::Repairer;
 use super::{Front, route};
 use crate::service::backend::Backend;
 
@@ -115,7 +115,7 @@ pub async fn serve_connection<B: Backend>(
     // Small replies must not wait for company.
     let _ = stream.set_nodelay(true);
     let spoken = Arc::new(AtomicBool::new(false));
-    let io = TokioIo::new(Noticing { stream, received: 0, spoken: spoken.clone(), mender: Mender::new() });
+    let io = TokioIo::new(Incoming { stream, received: 0, spoken: spoken.clone(), repairer: Repairer::new() });
     let front_of_requests = front.clone();
     let service = service_fn(move |request| {
         let front = front_of_requests.clone();
@@ -181,37 +181,63 @@ impl Drop for Counted {
     }
 }
 
-/// A stream that notices when the client has said enough to tell what it speaks: hyper waits for that without a timer.
-struct Noticing {
+/// A client's bytes, as hyper gets to see them: it notices when the client has said enough to tell what it speaks (hyper waits
+/// for that without a timer), and repairs what old clients get wrong.
+struct Incoming {
     stream: TcpStream,
     received: usize,
     spoken: Arc<AtomicBool>,
-    mender: Mender,
+    repairer: Repairer,
 }
 
 /// The length of HTTP/2's preface.
 const PREFACE: usize = 24;
 
-impl AsyncRead for Noticing {
+impl AsyncRead for Incoming {
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
-        self.mender.mend(&mut buffer.filled_mut()[before..]);
-        if self.received < PREFACE {
-            self.received += buffer.filled().len() - before;
-            if self.received >= PREFACE {
-                self.spoken.store(true, Ordering::Relaxed);
+        let this = self.get_mut();
+        loop {
+            let kept = this.repairer.take(buffer.remaining());
+            if !kept.is_empty() {
+                buffer.put_slice(&kept);
+                return Poll::Ready(Ok(()));
+            }
+            let before = buffer.filled().len();
+            match Pin::new(&mut this.stream).poll_read(context, buffer) {
+                Poll::Ready(Ok(())) => {}
+                other => return other,
+            }
+            let arrived = buffer.filled().len() - before;
+            if this.received < PREFACE {
+                this.received += arrived;
+                if this.received >= PREFACE {
+                    this.spoken.store(true, Ordering::Relaxed);
+                }
+            }
+            if this.repairer.is_blind() {
+                return Poll::Ready(Ok(()));
+            }
+            if arrived == 0 {
+                // The end; unless something was kept, and then the end is read again after it.
+                this.repairer.end();
+                let kept = this.repairer.take(buffer.remaining());
+                buffer.put_slice(&kept);
+                return Poll::Ready(Ok(()));
+            }
+            let pass = this.repairer.look(&buffer.filled()[before..]);
+            buffer.set_filled(before + pass);
+            if pass > 0 {
+                return Poll::Ready(Ok(()));
             }
         }
-        polled
     }
 }
 
-impl AsyncWrite for Noticing {
+impl AsyncWrite for Incoming {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -1,6 +1,7 @@
 //! The Lease service. What a lease is, the store knows; how much of it is left, the leader knows.
 
 use std::hash::BuildHasher;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -76,6 +77,9 @@ impl<B: Backend> Service<B> {
             // The revision is taken before: a reader at that revision then surely finds the lease's keys.
             let header = Some(self.header_now().message());
             let ttl = self.backend.renew_lease(request.id).await.map_err(Status::from)?.unwrap_or(0);
+            if ttl > 0 {
+                self.metrics.leases_renewed.fetch_add(1, Relaxed);
+            }
             outbox.send(Payload::encode(&pb::LeaseKeepAliveResponse { header, id: request.id, ttl })).await;
         }
         Ok(())

@@ -13,6 +13,7 @@ mod maintenance;
 pub mod metadata;
 pub mod payload;
 pub mod probe;
+mod process;
 mod reflection;
 pub mod stream;
 mod watch;
@@ -291,6 +292,7 @@ impl<B: Backend> Service<B> {
         page.sample("etcd_server_id", &[("server_id", &id)], 1);
         self.write_store_metrics(page);
         self.backend.write_metrics(page);
+        process::write_metrics(page);
     }
 
     fn write_store_metrics(&self, page: &mut Page) {
@@ -356,7 +358,7 @@ impl<B: Backend> Service<B> {
                 "commit": standing.decided,
                 "applied": standing.applied,
             },
-            "file_descriptor_limit": serde_json::Value::Null,
+            "file_descriptor_limit": process::open_files_max(),
         })
     }
 }

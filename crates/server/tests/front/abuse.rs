@@ -6,6 +6,8 @@ use bytes::Bytes;
 use prost::Message;
 use synod_api::Method;
 use synod_api::etcdserverpb as pb;
+use synod_server::http::{Access, ConnectionLimits};
+use synod_server::service::Options;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -61,6 +63,49 @@ async fn announced_too_long() {
     let _: pb::PutResponse = grpc.call(Method::Put, &put("same", "connection")).await.one();
 }
 
+/// A client that sends its endpoint as it was typed as the authority, as etcd's own did for years, is served.
+#[tokio::test]
+async fn old_clients_authorities() {
+    let served = Served::start().await;
+    let authority = b"http://127.0.0.1:2379";
+    let mut block = vec![0x83, 0x86, 0x41, authority.len() as u8];
+    block.extend_from_slice(authority);
+    for (index, value) in [(4, Method::Put.path()), (31, "application/grpc")] {
+        // Literals with a name from the static table, not to be remembered.
+        block.extend_from_slice(match index {
+            4 => &[0x04][..],
+            _ => &[0x0f, 31 - 15][..],
+        });
+        block.push(value.len() as u8);
+        block.extend_from_slice(value.as_bytes());
+    }
+    let frame = |kind: u8, flags: u8, stream: u8, payload: &[u8]| {
+        let mut out = (payload.len() as u32).to_be_bytes()[1..].to_vec();
+        out.extend_from_slice(&[kind, flags, 0, 0, 0, stream]);
+        out.extend_from_slice(payload);
+        out
+    };
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    bytes.extend(frame(4, 0, 0, b""));
+    bytes.extend(frame(1, 4, 1, &block));
+    bytes.extend(frame(0, 1, 1, &framed(&put("a", "b").encode_to_vec())));
+    let mut stream = TcpStream::connect(served.address).await.unwrap();
+    stream.write_all(&bytes).await.unwrap();
+    loop {
+        let mut head = [0; 9];
+        soon(stream.read_exact(&mut head)).await.unwrap();
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+        let mut payload = vec![0; length];
+        soon(stream.read_exact(&mut payload)).await.unwrap();
+        assert_ne!(head[3], 3, "the stream was reset");
+        if head[3] == 0 {
+            // The reply's message: it was carried out.
+            assert!(payload.len() > 5);
+            break;
+        }
+    }
+}
+
 /// What is not gRPC on a gRPC path, and gRPC over HTTP/1, are turned away by HTTP's own means.
 #[tokio::test]
 async fn wrong_kinds_of_requests() {
@@ -114,6 +159,29 @@ async fn nonsense_on_the_line() {
         let _ = soon(stream.read_to_end(&mut rest)).await;
     }
     still_serves(&served).await;
+}
+
+/// Whoever connects and says nothing, or not enough, or never ends its headers, is shown out; whoever waits on an open
+/// stream is not.
+#[tokio::test]
+async fn slow_talkers_are_shown_out() {
+    let limits =
+        ConnectionLimits { header_timeout: Duration::from_millis(100), ..ConnectionLimits::default() };
+    let everybody = Access::new(vec![], vec![]);
+    let served = Served::within(Options::default(), everybody, limits).await;
+    let grpc = Grpc::connect(served.address).await;
+    let mut watch = grpc.open(Method::Watch.path(), &[]).await;
+    watch.say(&crate::watching::create("a", ""));
+    let _: pb::WatchResponse = watch.read().await;
+    for beginning in ["", "P", "PRI * HTTP/2.0", "GET /health HTTP/1.1\r\nhost: a\r\nx-slow: "] {
+        let mut stream = TcpStream::connect(served.address).await.unwrap();
+        stream.write_all(beginning.as_bytes()).await.unwrap();
+        let mut rest = Vec::new();
+        let _ = soon(stream.read_to_end(&mut rest)).await;
+    }
+    let _: pb::PutResponse = grpc.call(Method::Put, &put("a", "b")).await.one();
+    let event: pb::WatchResponse = watch.read().await;
+    assert_eq!(event.events.len(), 1);
 }
 
 /// Told to stop, the listener ends streams with a reason, finishes what is in flight, and takes nobody new.

@@ -158,7 +158,7 @@ async fn nesting_has_a_limit() {
         let ended = grpc.raw(Method::Txn.path(), &[], nested(depth)).await;
         assert_eq!(ended.code, Some(0), "depth {depth}: {}", ended.message);
     }
-    for depth in [130, 1000, 100_000] {
+    for depth in [130, 1000, 10_000] {
         let ended = grpc.raw(Method::Txn.path(), &[], nested(depth)).await;
         assert_eq!(ended.failed(), (3, "etcdserver: too many operations in txn request"), "depth {depth}");
     }

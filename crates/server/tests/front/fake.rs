@@ -190,11 +190,15 @@ impl Served {
     }
 
     pub(crate) async fn with(options: Options, access: Access) -> Served {
+        let limits = ConnectionLimits { drain: Duration::from_millis(500), ..ConnectionLimits::default() };
+        Served::within(options, access, limits).await
+    }
+
+    pub(crate) async fn within(options: Options, access: Access, limits: ConnectionLimits) -> Served {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let backend = Arc::new(Fake::new());
         let service = Service::new(backend.clone(), options, Arc::new(Metrics::new(Detail::Extensive)));
-        let limits = ConnectionLimits { drain: Duration::from_millis(500), ..ConnectionLimits::default() };
         let front = Arc::new(Front { service, access, limits, scope: Scope::Clients });
         let listening = tokio::spawn(serve_listener(front, listener, backend.stopping()));
         Served { address, backend, listening }
