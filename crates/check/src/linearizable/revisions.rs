@@ -92,6 +92,23 @@ pub fn check(history: &History, part: &[u32], budget: &Budget<'_>) -> Option<Ver
     Some(Replay::new(history, ranked, unknown, old_reads).run(budget))
 }
 
+/// How the store began: fresh, unless the first revisions are higher than anything that this history can have made.
+pub fn origin(history: &History) -> Origin {
+    let mut first = i64::MAX;
+    let mut unknown = 0;
+    for operation in &history.operations {
+        let Call::Etcd(request) = &operation.call else { continue };
+        match &operation.outcome {
+            Outcome::Ok(AnyReply::Etcd(reply)) if reply.revision > 0 => {
+                first = first.min(reply.revision - i64::from(part_of(request, reply) == MADE));
+            }
+            Outcome::Unknown if changes(request) != Changes::Never => unknown += 1,
+            _ => {}
+        }
+    }
+    if first == i64::MAX || first <= 1 + unknown { Origin::Fresh } else { Origin::Unknown(first) }
+}
+
 /// Whether an answered request made the revision it names.
 fn part_of(request: &Request, reply: &Reply) -> u8 {
     match (request, &reply.body) {
@@ -188,7 +205,7 @@ impl<'a> Replay<'a> {
         if let Some(evidence) = self.real_time() {
             return Verdict::Violated(evidence);
         }
-        let origin = self.origin();
+        let origin = origin(self.history);
         let mut store = Store::new(&self.names, origin);
         let mut choices: Vec<Choice> = Vec::new();
         let mut group = 0;
@@ -220,13 +237,6 @@ impl<'a> Replay<'a> {
             Some(evidence) => Verdict::Violated(evidence),
             None => Verdict::Holds(Witness { order: self.order }),
         }
-    }
-
-    /// Fresh unless the first revisions are higher than anything that this history can have made.
-    fn origin(&self) -> Origin {
-        let Some(&(revision, start, _)) = self.groups.first() else { return Origin::Fresh };
-        let before = revision - i64::from(self.ranked[start].part == MADE);
-        if before > 1 + self.unknown.len() as i64 { Origin::Unknown(before) } else { Origin::Fresh }
     }
 
     /// Real time against the order that the revisions give; independent of who filled the gaps.
