@@ -14,8 +14,14 @@ use common::{CallError, Cluster, base64, until};
 use serde_json::json;
 
 const ELECTION: Duration = Duration::from_millis(500);
-const FLAGS: [&str; 4] =
-    ["--heartbeat-interval=50", "--election-timeout=500", "--snapshot-count=200", "--log-level=warn"];
+/// Snapshots and the log's checkpoints come every few writes, so that kills hit them, too.
+const FLAGS: [&str; 5] = [
+    "--heartbeat-interval=50",
+    "--election-timeout=500",
+    "--snapshot-count=100",
+    "--snapshot-bytes=4096",
+    "--log-level=warn",
+];
 const WRITERS: usize = 6;
 
 /// What was acknowledged: value and revision by key.

@@ -52,6 +52,39 @@ fn three_members_serve_and_lose_one() {
     assert!(hashes.iter().all(|hash| *hash == hashes[0]), "{hashes:?}");
 }
 
+/// A member that was away for longer than its peers remember gets a snapshot, and agrees with them afterwards.
+#[test]
+fn a_member_that_was_away_gets_a_snapshot() {
+    let flags = [
+        "--heartbeat-interval=50",
+        "--election-timeout=500",
+        "--snapshot-count=10",
+        "--snapshot-bytes=1000000",
+    ];
+    let mut cluster = Cluster::start(3, &flags);
+    cluster.members[0].client().put("before", "x").expect("put");
+    cluster.members[2].kill();
+    let mut client = cluster.members[0].client();
+    client.timeout = common::PATIENCE;
+    let value = "v".repeat(1_000_000);
+    // Raft keeps 16 MiB for members that lag; this is twice as much.
+    let mut revision = 0;
+    for i in 0..36 {
+        revision = client.put(&format!("large-{}", i % 4), &value).expect("two of three go on");
+    }
+    cluster.members[2].start();
+    cluster.await_ready();
+    let hashes = cluster.hashes(revision);
+    assert!(hashes.iter().all(|hash| *hash == hashes[0]), "{hashes:?}");
+    let log = cluster.members[2].log();
+    assert!(log.contains("received a peer's snapshot"), "{log}");
+    // What it was given is what it restarts from.
+    cluster.members[2].kill();
+    cluster.members[2].start();
+    cluster.await_ready();
+    assert_eq!(cluster.members[2].client().read("before").expect("read"), Some(common::base64("x")));
+}
+
 /// A restart needs no list of members; another list, another token, a folder in use and a lost log are refused by name.
 #[test]
 fn mixed_up_folders_are_refused() {

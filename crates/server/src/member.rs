@@ -153,8 +153,12 @@ fn options_of(settings: &Settings) -> Result<raft::Options, MemberError> {
 }
 
 fn limits_of(settings: &Settings) -> Limits {
-    let compaction =
-        CompactionPolicy { deliveries_min: settings.snapshot_count, ..CompactionPolicy::default() };
+    let compaction = CompactionPolicy {
+        // The flag counts commands, the policy batches: as many as hold so many commands under full load.
+        deliveries_min: settings.snapshot_count.div_ceil(Limits::default().batch_commands_max as u64),
+        bytes_min: settings.snapshot_bytes,
+        ..CompactionPolicy::default()
+    };
     Limits { compaction, ..Limits::default() }
 }
 

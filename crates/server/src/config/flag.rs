@@ -81,8 +81,12 @@ pub(crate) const HONOURED: &[Flag] = &[
         "Milliseconds without a leader until an election; at least 5 heartbeats",
     ),
     switch("pre-vote", "true", "Ask before an election whether it could be won"),
-    value("snapshot-count", "100000", "Applied commands between two snapshots"),
-    value("snapshot-catchup-entries", "5000", "Commands kept behind a snapshot for members that lag"),
+    value(
+        "snapshot-count",
+        "10000",
+        "Applied commands between two snapshots; --snapshot-bytes counts as well",
+    ),
+    value("snapshot-bytes", "16777216", "Synod: bytes of applied commands between two snapshots, at least"),
     value("max-snapshots", "5", "Upper bound of snapshot files kept (0: no bound); at least 2"),
     value(
         "quota-backend-bytes",
@@ -112,7 +116,6 @@ pub(crate) const HONOURED: &[Flag] = &[
     value("protocol", "raft", "Synod: the replication protocol"),
     twin("experimental-watch-progress-notify-interval", "watch-progress-notify-interval"),
     twin("experimental-warning-apply-duration", "warning-apply-duration"),
-    twin("experimental-snapshot-catchup-entries", "snapshot-catchup-entries"),
 ];
 
 /// The flag of this name.

@@ -38,8 +38,8 @@ pub struct Settings {
     pub pre_vote: bool,
     /// Deliveries between snapshots, at least.
     pub snapshot_count: u64,
-    /// Deliveries kept behind a snapshot.
-    pub snapshot_catchup_entries: u64,
+    /// Bytes of commands between snapshots, at least.
+    pub snapshot_bytes: u64,
     /// The size that raises NOSPACE; none means no bound.
     pub quota_bytes: Option<u64>,
     /// Operations in a transaction, at most.
@@ -186,7 +186,7 @@ impl Settings {
             election_timeout,
             pre_vote: units::boolean("pre-vote", values.get("pre-vote"))?,
             snapshot_count: number("snapshot-count", 1, i64::MAX)?.unsigned_abs(),
-            snapshot_catchup_entries: number("snapshot-catchup-entries", 1, i64::MAX)?.unsigned_abs(),
+            snapshot_bytes: number("snapshot-bytes", 1, i64::MAX)?.unsigned_abs(),
             quota_bytes: quota,
             txn_ops_max: number("max-txn-ops", 1, 1 << 20)? as usize,
             request_bytes_max: number("max-request-bytes", 1, REQUEST_BYTES_MAX)? as usize,

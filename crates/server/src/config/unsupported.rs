@@ -24,12 +24,15 @@ const CORRUPTION: &str = "the periodic corruption check is not supported yet";
 const LOGGING: &str = "log files and their rotation are not supported yet";
 const TRACING: &str = "distributed tracing is not supported yet";
 const BACKEND: &str = "there is no bbolt backend to tune";
+const CATCH_UP: &str = "what is kept for members that lag is bounded in bytes, not in entries";
 const V2: &str = "the v2 API is not supported";
 const MEMBERS: &str = "changing the members is not supported yet";
 
 /// See the module's text.
 pub(super) const UNSUPPORTED: &[Flag] = &[
     only("config-file", &[""], "a configuration file is not supported yet: use flags or ETCD_* variables"),
+    only("snapshot-catchup-entries", &["5000"], CATCH_UP),
+    only("experimental-snapshot-catchup-entries", &["5000"], CATCH_UP),
     only("wal-dir", &[""], "a separate folder for the log is not supported yet"),
     only("max-wals", &["5", "0"], "the log keeps exactly the segments that a restart needs"),
     only("backend-batch-interval", &["", "0s", "0", "100ms"], BACKEND),
