@@ -43,10 +43,10 @@ impl Clocks {
         self.of(b)[reads_from.session_of(a)] > reads_from.position(a)
     }
 
-    /// Adds the past of `a` to that of `b`.
-    pub fn join(&mut self, a: Op, b: Op) {
+    /// Adds the past of `a` to that of `b`; whether that was news.
+    pub fn join(&mut self, a: Op, b: Op) -> bool {
         if a == b || self.width == 0 {
-            return;
+            return false;
         }
         let (a, b) = (a as usize * self.width, b as usize * self.width);
         let (from, into) = if a < b {
@@ -56,15 +56,20 @@ impl Clocks {
             let (low, high) = self.cells.split_at_mut(a);
             (&high[..self.width], &mut low[b..b + self.width])
         };
+        let mut news = 0;
         for (into, from) in into.iter_mut().zip(from) {
-            *into = (*into).max(*from);
+            let joined = (*into).max(*from);
+            news |= joined ^ *into;
+            *into = joined;
         }
+        news != 0
     }
 
-    /// Puts the operation itself into its past.
-    pub fn enter(&mut self, reads_from: &ReadsFrom, op: Op) {
+    /// Puts the operation itself into its past; whether that was news.
+    pub fn enter(&mut self, reads_from: &ReadsFrom, op: Op) -> bool {
         let cell = &mut self.cells[op as usize * self.width + reads_from.session_of(op)];
-        *cell = (*cell).max(reads_from.position(op) + 1);
+        let entered = (*cell).max(reads_from.position(op) + 1);
+        std::mem::replace(cell, entered) != entered
     }
 
     /// Forgets everything.
@@ -307,18 +312,19 @@ pub fn causal_clocks(
     Ok(Ok((clocks, order)))
 }
 
-/// Brings an operation's clock up to its predecessors'.
-pub fn advance(reads_from: &ReadsFrom, extra: &Extra, view: View, clocks: &mut Clocks, op: Op) {
+/// Brings an operation's clock up to its predecessors'; whether that changed it.
+pub fn advance(reads_from: &ReadsFrom, extra: &Extra, view: View, clocks: &mut Clocks, op: Op) -> bool {
+    let mut news = clocks.enter(reads_from, op);
     if let Some(previous) = reads_from.previous(op) {
-        clocks.join(previous, op);
+        news |= clocks.join(previous, op);
     }
     if let Some(write) = view.source(reads_from, op) {
-        clocks.join(write, op);
+        news |= clocks.join(write, op);
     }
     for edge in extra.before(op) {
-        clocks.join(edge.before, op);
+        news |= clocks.join(edge.before, op);
     }
-    clocks.enter(reads_from, op);
+    news
 }
 
 /// A cycle among the operations that [`topological`] could not place, each before the next and the last before the first;

@@ -13,10 +13,11 @@
 //! cycle refutes, and the absence of one proves nothing yet. An initial value is a write before all others, so
 //! "a write before a read of the initial value" is the same cycle with one node that need not be drawn.
 //!
-//! One pass visits the operations in a topological order, brings their clocks up to date and applies the rules for each
-//! session's *last* earlier and *first* later write only, since its program order covers the rest. That is
-//! `O(n k log n)` for n operations of k sessions; passes repeat until one derives nothing. New edges take effect on
-//! clocks at once, so that nearly all of them are found in the first two passes.
+//! One pass visits the operations in a topological order, brings their clocks up to date and applies the first rule to reads
+//! and the second to writes, each for a session's *last* earlier write of the key only, since program order
+//! covers the rest. That is `O(n k log n)` for n operations of k sessions; passes repeat until one derives nothing. New
+//! edges take effect on clocks at once, so that nearly all of them are found in the first pass, and an operation whose
+//! clock has not changed since it was last looked at is passed over.
 
 use crate::budget::{Budget, STEPS_BETWEEN_LOOKS};
 use crate::causal::order::*;
@@ -45,6 +46,10 @@ pub struct Saturation<'a> {
     pub order: Vec<Op>,
     /// How many passes it took.
     pub passes: u32,
+    /// Operations whose clock has changed since the rules were last applied to them.
+    changed: Vec<bool>,
+    /// For each key, the last read of its initial value in each session.
+    initial_reads: Vec<Vec<Op>>,
     steps: u64,
 }
 
@@ -72,7 +77,17 @@ impl<'a> Saturation<'a> {
         key_writes: &'a KeyWrites,
         budget: &Budget,
     ) -> Result<Saturation<'a>, Exhausted> {
+        let mut initial_reads: Vec<Vec<Op>> = vec![Vec::new(); reads_from.keys()];
+        for read in reads_from.ops().filter(|&op| reads_from.source(op) == Source::Initial) {
+            let known = &mut initial_reads[reads_from.key(read) as usize];
+            match known.last_mut() {
+                Some(last) if reads_from.session_of(*last) == reads_from.session_of(read) => *last = read,
+                _ => known.push(read),
+            }
+        }
         Ok(Saturation {
+            changed: vec![false; reads_from.len()],
+            initial_reads,
             reads_from,
             readers,
             key_writes,
@@ -88,6 +103,7 @@ impl<'a> Saturation<'a> {
     pub fn run(&mut self, view: View, rules: Rules, budget: &Budget) -> Result<Ending, Exhausted> {
         self.extra.clear();
         self.clocks.clear();
+        self.changed.fill(false);
         self.passes = 0;
         loop {
             let edges = self.extra.edges().len();
@@ -101,10 +117,7 @@ impl<'a> Saturation<'a> {
             if let Some(ending) = self.pass(view, rules, budget)? {
                 return Ok(ending);
             }
-            // The first pass saw no later writes' clocks, so it alone cannot be the last for the second rule.
-            let settled =
-                self.extra.edges().len() == edges && (self.passes > 1 || rules == Rules::EarlierWrites);
-            if settled {
+            if self.extra.edges().len() == edges {
                 return Ok(Ending::Consistent);
             }
         }
@@ -117,15 +130,18 @@ impl<'a> Saturation<'a> {
             if self.steps.is_multiple_of(STEPS_BETWEEN_LOOKS) {
                 self.look(budget)?;
             }
-            advance(self.reads_from, &self.extra, view, &mut self.clocks, op);
-            if !self.reads_from.reads(op) || !view.explains(self.reads_from, op) {
+            let news = advance(self.reads_from, &self.extra, view, &mut self.clocks, op);
+            if !std::mem::replace(&mut self.changed[op as usize], false) && !news {
                 continue;
             }
-            if let Some(ending) = self.earlier_writes(view, op) {
+            if self.reads_from.reads(op)
+                && view.explains(self.reads_from, op)
+                && let Some(ending) = self.earlier_writes(view, op)
+            {
                 return Ok(Some(ending));
             }
-            if rules == Rules::Both && self.passes > 1 {
-                self.later_writes(op);
+            if rules == Rules::Both && self.reads_from.writes(op) {
+                self.later_write(op);
             }
         }
         Ok(None)
@@ -172,7 +188,7 @@ impl<'a> Saturation<'a> {
                         && !self.clocks.at_or_before(self.reads_from, last, source)
                     {
                         self.extra.push(Derived { before: last, after: source, because: read });
-                        self.clocks.join(last, source);
+                        self.changed[source as usize] |= self.clocks.join(last, source);
                     }
                 }
                 (_, None) => {}
@@ -187,50 +203,29 @@ impl<'a> Saturation<'a> {
         (view.contains(self.reads_from, first) && self.reads_from.position(first) < prefix).then_some(first)
     }
 
-    fn later_writes(&mut self, read: Op) {
-        let Some(source) = self.reads_from.source_write(read) else {
-            return self.first_writes(read);
-        };
-        for group in self.key_writes.groups(self.reads_from.key(read)) {
+    /// The second rule, from the later write's side: who read the last write of a session before it comes before it, too.
+    /// Reads of earlier writes of that session come before its last one by the same rule.
+    fn later_write(&mut self, write: Op) {
+        let key = self.reads_from.key(write);
+        for group in self.key_writes.groups(key) {
             let session = group.session as usize;
-            let start = self.reads_from.session(session).start;
-            let writes = self.key_writes.of_group(group);
-            // Writes that the read has seen are the first rule's concern.
-            let seen = writes.partition_point(|&write| write < start + self.clocks.of(read)[session]);
-            let after_source = |write: Op| self.clocks.at_or_before(self.reads_from, source, write);
-            let later = &writes[seen..];
-            let first = gallop(later, |write| !after_source(write));
-            if let Some(&write) = later.get(first)
-                && !self.clocks.at_or_before(self.reads_from, read, write)
-            {
-                self.extra.push(Derived { before: read, after: write, because: read });
-                self.clocks.join(read, write);
+            let own = session == self.reads_from.session_of(write);
+            let prefix = if own { self.reads_from.position(write) } else { self.clocks.of(write)[session] };
+            let Some(last) = self.key_writes.last_within(self.reads_from, group, prefix) else { continue };
+            for i in 0..self.readers.of_write(last).len() {
+                let read = self.readers.of_write(last)[i];
+                self.put_before(read, write);
             }
+        }
+        for i in 0..self.initial_reads[key as usize].len() {
+            self.put_before(self.initial_reads[key as usize][i], write);
         }
     }
 
-    /// Every write of the key comes after a read of its initial value.
-    fn first_writes(&mut self, read: Op) {
-        if self.reads_from.source(read) != Source::Initial {
-            return;
-        }
-        for group in self.key_writes.groups(self.reads_from.key(read)) {
-            let first = self.key_writes.of_group(group)[0];
-            if first != read && !self.clocks.at_or_before(self.reads_from, read, first) {
-                self.extra.push(Derived { before: read, after: first, because: read });
-                self.clocks.join(read, first);
-            }
+    fn put_before(&mut self, read: Op, write: Op) {
+        if read != write && !self.clocks.at_or_before(self.reads_from, read, write) {
+            self.extra.push(Derived { before: read, after: write, because: read });
+            self.changed[write as usize] |= self.clocks.join(read, write);
         }
     }
-}
-
-/// How many of the first elements satisfy a condition that holds for a prefix; fast when that is short.
-fn gallop(writes: &[Op], holds: impl Fn(Op) -> bool) -> usize {
-    let mut step = 1;
-    while step <= writes.len() && holds(writes[step - 1]) {
-        step *= 2;
-    }
-    let from = step / 2;
-    let to = (step - 1).min(writes.len());
-    from + writes[from..to].partition_point(|&write| holds(write))
 }
