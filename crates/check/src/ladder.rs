@@ -10,7 +10,7 @@ use crate::budget::Budget;
 use crate::history::{Clock, History, Key};
 use crate::linearizable::{self, PartVerdict};
 use crate::verdict::{Exhausted, Finding, KEYS_LISTED_MAX, KeyReport, Level, Limit, Report, Verdict};
-use crate::{causal, sequential, watch};
+use crate::{causal, eventual, sequential, watch};
 
 /// Keys with more operations in all than this are judged for linearizability alone, not for every level.
 const KEY_LEVELS_OPERATIONS_MAX: usize = 200_000;
@@ -35,6 +35,11 @@ pub fn check(history: &History, budget: &Budget<'_>) -> Report {
     let (verdict, algorithm, parts) = linearizable::check_parts(history, budget);
     ladder.found(Level::Linearizable, verdict, algorithm, begin);
     ladder.weaker(history);
+    let begin_eventual = budget.watcher.now();
+    let (verdict, algorithm, staleness) = eventual::check(history, budget);
+    if ladder.decided(Level::Eventual).is_none() {
+        ladder.found(Level::Eventual, verdict, algorithm, begin_eventual);
+    }
     Report {
         name: history.name.clone(),
         format: history.format,
@@ -43,7 +48,7 @@ pub fn check(history: &History, budget: &Budget<'_>) -> Report {
         findings: ladder.finish(),
         keys: keys(history, parts, budget),
         watch: watch::check(history),
-        staleness: None,
+        staleness,
         warnings: history.warnings.clone(),
         elapsed: budget.watcher.now().saturating_sub(begin),
     }
