@@ -10,6 +10,9 @@ use std::borrow::Cow;
 /// How deep forms may be nested.
 pub const DEPTH_MAX: u32 = 64;
 
+/// How many forms one top-level form may hold, however short: what bounds the tree's memory.
+pub const FORMS_MAX: u32 = 20_000_000;
+
 /// Which notation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notation {
@@ -130,7 +133,7 @@ impl<'a> Form<'a> {
 
 /// Reads the one form that `text` holds.
 pub fn parse(text: &str, notation: Notation) -> Result<Form<'_>, Malformed> {
-    let mut reader = Reader { text, bytes: text.as_bytes(), at: 0, notation };
+    let mut reader = Reader { text, bytes: text.as_bytes(), at: 0, forms: 0, notation };
     let form = reader.form(0)?;
     reader.space(0)?;
     if reader.at < reader.bytes.len() {
@@ -143,6 +146,7 @@ struct Reader<'a> {
     text: &'a str,
     bytes: &'a [u8],
     at: usize,
+    forms: u32,
     notation: Notation,
 }
 
@@ -178,6 +182,10 @@ impl<'a> Reader<'a> {
     fn form(&mut self, depth: u32) -> Result<Form<'a>, Malformed> {
         if depth > DEPTH_MAX {
             return Err(self.expected(format!("at most {DEPTH_MAX} levels of nesting")));
+        }
+        self.forms += 1;
+        if self.forms > FORMS_MAX {
+            return Err(self.expected(format!("at most {FORMS_MAX} values in one form")));
         }
         self.space(depth)?;
         let at = self.at as u32;
