@@ -275,6 +275,17 @@ impl Arena {
         Record::parse(&mut bytes).expect("the arena holds records that it wrote itself")
     }
 
+    /// The main revision of the last version that was appended.
+    pub(crate) fn newest(&self) -> i64 {
+        self.tail.last.main
+    }
+
+    /// Looks at the first byte of each record, so that its memory is near when it is read next.
+    pub(crate) fn touch(&self, records: impl Iterator<Item = At>) {
+        let sum = records.fold(0u8, |sum, at| sum ^ self.bytes(at.chunk())[at.offset as usize]);
+        std::hint::black_box(sum);
+    }
+
     pub(crate) fn compare(&self, at: At, key: &[u8]) -> Ordering {
         self.record(at).key().cmp(key)
     }

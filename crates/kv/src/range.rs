@@ -10,6 +10,7 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 
 use bytes::{BufMut, BytesMut};
+use smallvec::SmallVec;
 
 use crate::arena::{At, Record};
 use crate::error::OpError;
@@ -17,6 +18,10 @@ use crate::index::Place;
 use crate::op::{Content, RangeReply, RangeRequest, SortOrder, SortTarget};
 use crate::record::{KeyValue, KvList, put_varint, varint_len};
 use crate::view::View;
+
+/// Neighbouring keys' records lie anywhere in memory: so many are touched one right after the other before they are
+/// read, so that the processor waits for many of them at a time instead of one by one.
+const AHEAD: usize = 32;
 
 /// What a range says beside its pairs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -109,15 +114,23 @@ impl View {
             }
             return summary;
         }
-        for (_, slot) in self.index.slots(from, to) {
-            let Some(at) = slot.live_at(&self.arena, revision) else { continue };
-            if limit > 0 && summary.pairs == limit {
-                summary.more = true;
+        let mut found = self.index.slots(from, to).filter_map(|(_, slot)| self.live_in(slot, revision));
+        let mut ahead = SmallVec::<[At; AHEAD]>::new();
+        let mut left = if limit > 0 { limit } else { usize::MAX };
+        loop {
+            ahead.clear();
+            ahead.extend(found.by_ref().take(left.min(AHEAD)));
+            self.arena.touch(ahead.iter().copied());
+            for at in &ahead {
+                put_pair(out, &self.arena.record(*at), request.content);
+            }
+            summary.pairs += ahead.len();
+            left -= ahead.len();
+            if left == 0 || ahead.is_empty() {
                 break;
             }
-            put_pair(out, &self.arena.record(at), request.content);
-            summary.pairs += 1;
         }
+        summary.more = left == 0 && found.next().is_some();
         summary.count = if summary.more { count(self) } else { summary.pairs as i64 };
         summary
     }
@@ -127,7 +140,7 @@ impl View {
         let mut all = 0;
         let mut chosen = Vec::new();
         for (_, slot) in self.index.slots(from, to) {
-            let Some(at) = slot.live_at(&self.arena, revision) else { continue };
+            let Some(at) = self.live_in(slot, revision) else { continue };
             all += 1;
             if !request.filters_revisions() || passes(request, &self.arena.record(at).pair()) {
                 chosen.push(at);
@@ -211,6 +224,8 @@ pub struct RangeCursor {
     source: Source,
     /// How many pairs are still to come.
     left: usize,
+    /// The next of them, last first.
+    ahead: SmallVec<[At; AHEAD]>,
     revision: i64,
     content: Content,
     summary: RangeSummary,
@@ -238,7 +253,8 @@ impl RangeCursor {
         let left = found.min(limit);
         let summary =
             RangeSummary { revision: view.revision, more: found > limit, count: count as i64, pairs: left };
-        Ok(RangeCursor { view, source, left, revision, content: request.content, summary })
+        let ahead = SmallVec::new();
+        Ok(RangeCursor { view, source, left, ahead, revision, content: request.content, summary })
     }
 
     /// What the answer says beside its pairs.
@@ -281,22 +297,35 @@ impl RangeCursor {
         if self.left == 0 {
             return None;
         }
+        if self.ahead.is_empty() {
+            self.look_ahead();
+        }
         self.left -= 1;
+        self.ahead.pop()
+    }
+
+    /// Finds the next versions, and brings their memory near.
+    fn look_ahead(&mut self) {
+        let view = &self.view;
+        let wanted = self.left.min(AHEAD);
         match &mut self.source {
             Source::Chosen { list, next } => {
-                *next += 1;
-                list.get(*next - 1).copied()
+                self.ahead.extend(list[*next..].iter().take(wanted).copied());
+                *next += self.ahead.len();
             }
             Source::Walk { next, to } => {
-                for (place, slot) in self.view.index.slots(*next, *to) {
-                    if let Some(at) = slot.live_at(&self.view.arena, self.revision) {
-                        *next = Place::after(place);
-                        return Some(at);
+                for (place, slot) in view.index.slots(*next, *to) {
+                    *next = Place::after(place);
+                    self.ahead.extend(view.live_in(slot, self.revision));
+                    if self.ahead.len() == wanted {
+                        break;
                     }
                 }
-                None
             }
         }
+        view.arena.touch(self.ahead.iter().copied());
+        // They are taken from the back.
+        self.ahead.reverse();
     }
 }
 

@@ -42,6 +42,12 @@ const WRITE_BYTES: usize = 64 << 10;
 /// What is read at a time.
 const READ_BYTES: usize = 256 << 10;
 
+/// A CRC-32C at the end.
+const CHECKSUM_BYTES: usize = 4;
+
+/// So many keys are read ahead: see `read_keys`.
+const KEYS_AHEAD: usize = 64;
+
 /// No history is longer; beyond it, arithmetic on revisions could overflow.
 const REVISION_MAX: i64 = i64::MAX / 4;
 
@@ -208,60 +214,65 @@ fn bad(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("snapshot: {what}"))
 }
 
-/// Reads a snapshot from front to back.
+/// Reads a snapshot from front to back, up to its checksum.
 struct Source<'a> {
     snapshot: &'a SnapshotRef,
-    /// How much of it is in the buffer or was.
+    /// How much of it came into the buffer so far, and its checksum.
     fetched: u64,
-    buffer: Bytes,
-    /// Of what left the buffer.
     crc: u32,
+    /// What was fetched and not taken yet begins at `next`.
+    buffer: Vec<u8>,
+    next: usize,
 }
 
 impl Source<'_> {
+    fn here(&self) -> &[u8] {
+        &self.buffer[self.next..]
+    }
+
+    fn unfetched(&self) -> u64 {
+        self.snapshot.bytes - CHECKSUM_BYTES as u64 - self.fetched
+    }
+
     /// The bytes before the checksum that have not been taken yet.
     fn remaining(&self) -> u64 {
-        self.snapshot.bytes - 4 - self.fetched + self.buffer.len() as u64
+        self.unfetched() + self.here().len() as u64
     }
 
     /// Makes at least `wanted` bytes available, or all that are left.
     fn fill(&mut self, wanted: usize) -> io::Result<()> {
-        while self.buffer.len() < wanted && self.fetched < self.snapshot.bytes - 4 {
-            let left = self.snapshot.bytes - 4 - self.fetched;
+        while self.here().len() < wanted && self.unfetched() > 0 {
+            self.buffer.drain(..self.next);
+            self.next = 0;
             // Memory is asked for as the bytes turn out to be there, whatever a length says.
-            let length = READ_BYTES.max(self.buffer.len()).min(usize::try_from(left).unwrap_or(usize::MAX));
-            let more = self.snapshot.read(self.fetched, length)?;
-            self.fetched += more.len() as u64;
-            if self.buffer.is_empty() {
-                self.buffer = more;
-            } else {
-                let mut joined = BytesMut::with_capacity(self.buffer.len() + more.len());
-                joined.extend_from_slice(&self.buffer);
-                joined.extend_from_slice(&more);
-                self.buffer = joined.freeze();
-            }
+            let old = self.buffer.len();
+            let more = READ_BYTES.max(old).min(usize::try_from(self.unfetched()).unwrap_or(usize::MAX));
+            self.buffer.resize(old + more, 0);
+            self.snapshot.source.read_at(self.fetched, &mut self.buffer[old..])?;
+            self.crc = crc32c::crc32c_append(self.crc, &self.buffer[old..]);
+            self.fetched += more as u64;
         }
         Ok(())
     }
 
-    fn take(&mut self, length: usize) -> io::Result<Bytes> {
-        if length as u64 > self.remaining() {
-            return Err(bad("the end comes early"));
+    fn take(&mut self, length: usize) -> io::Result<&[u8]> {
+        if self.here().len() < length {
+            if length as u64 > self.remaining() {
+                return Err(bad("the end comes early"));
+            }
+            self.fill(length)?;
         }
-        self.fill(length)?;
-        let taken = self.buffer.split_to(length);
-        self.crc = crc32c::crc32c_append(self.crc, &taken);
-        Ok(taken)
+        self.next += length;
+        Ok(&self.buffer[self.next - length..self.next])
     }
 
     fn number(&mut self, what: &'static str) -> io::Result<u64> {
-        if self.buffer.len() < VARINT_BYTES_MAX {
+        if self.here().len() < VARINT_BYTES_MAX {
             self.fill(VARINT_BYTES_MAX)?;
         }
-        let mut rest: &[u8] = &self.buffer;
+        let mut rest = self.here();
         let number = crate::record::take_varint(&mut rest).ok_or_else(|| bad(what))?;
-        let length = self.buffer.len() - rest.len();
-        self.take(length)?;
+        self.next = self.buffer.len() - rest.len();
         Ok(number)
     }
 
@@ -270,11 +281,11 @@ impl Source<'_> {
     }
 
     /// A record, header and all.
-    fn record(&mut self) -> io::Result<Bytes> {
-        if self.buffer.len() < Record::HEADER_BYTES_MAX {
+    fn record(&mut self) -> io::Result<&[u8]> {
+        if self.here().len() < Record::HEADER_BYTES_MAX {
             self.fill(Record::HEADER_BYTES_MAX)?;
         }
-        let length = Record::length(&self.buffer).ok_or_else(|| bad("a record without a length"))?;
+        let length = Record::length(self.here()).ok_or_else(|| bad("a record without a length"))?;
         self.take(length)
     }
 
@@ -286,11 +297,11 @@ impl Source<'_> {
 }
 
 fn read(snapshot: &SnapshotRef) -> io::Result<State> {
-    if snapshot.bytes < (MAGIC.len() + 1 + 4) as u64 {
+    if snapshot.bytes < (MAGIC.len() + 1 + CHECKSUM_BYTES) as u64 {
         return Err(bad("too short"));
     }
-    let mut from = Source { snapshot, fetched: 0, buffer: Bytes::new(), crc: 0 };
-    if from.take(MAGIC.len())? != MAGIC[..] {
+    let mut from = Source { snapshot, fetched: 0, crc: 0, buffer: Vec::new(), next: 0 };
+    if from.take(MAGIC.len())? != MAGIC {
         return Err(bad("not a store's"));
     }
     if from.take(1)?[0] != FORMAT {
@@ -307,15 +318,15 @@ fn read(snapshot: &SnapshotRef) -> io::Result<State> {
     for _ in 0..from.count("alarms")? {
         let mut bytes = BytesMut::new();
         put_varint(&mut bytes, from.number("alarm")?);
-        bytes.extend_from_slice(&from.take(1)?);
+        bytes.extend_from_slice(from.take(1)?);
         alarms.insert(decode_alarm(&mut Reader::new(bytes.freeze())).map_err(|_| bad("alarm"))?);
     }
     let mut members = BTreeMap::new();
     for _ in 0..from.count("members")? {
         let node = from.number("member")?;
         let length = from.count("member attributes")?;
-        let attributes =
-            MemberAttributes::decode_all(from.take(length)?).map_err(|_| bad("member attributes"))?;
+        let attributes = MemberAttributes::decode_all(Bytes::copy_from_slice(from.take(length)?));
+        let attributes = attributes.map_err(|_| bad("member attributes"))?;
         members.insert(node, attributes);
     }
     let mut leases = Leases::default();
@@ -334,8 +345,8 @@ fn read(snapshot: &SnapshotRef) -> io::Result<State> {
     if from.remaining() > 0 {
         return Err(bad("bytes left over"));
     }
-    let mut crc = [0; 4];
-    snapshot.source.read_at(snapshot.bytes - 4, &mut crc)?;
+    let mut crc = [0; CHECKSUM_BYTES];
+    snapshot.source.read_at(snapshot.bytes - CHECKSUM_BYTES as u64, &mut crc)?;
     if u32::from_le_bytes(crc) != from.crc {
         return Err(bad("the checksum differs"));
     }
@@ -360,7 +371,7 @@ fn read_records(from: &mut Source<'_>, view: &mut View) -> io::Result<(Vec<Found
     let mut last = Rev::default();
     for _ in 0..from.count("records")? {
         let raw = from.record()?;
-        let (record, _) = Record::parse_checked(&raw).ok_or_else(|| bad("a record that cannot be"))?;
+        let (record, _) = Record::parse_checked(raw).ok_or_else(|| bad("a record that cannot be"))?;
         let rev = record.rev();
         if rev.main > view.revision || rev <= last {
             return Err(bad("a record out of order"));
@@ -369,60 +380,87 @@ fn read_records(from: &mut Source<'_>, view: &mut View) -> io::Result<(Vec<Found
         sum.size += record.size();
         sum.digest = sum.digest.wrapping_add(record.digest());
         let state = if record.lease() != 0 { LEASED } else { 0 };
-        found.push(Found { at: view.arena.append_raw(&record, &raw), state });
+        found.push(Found { at: view.arena.append_raw(&record, raw), state });
     }
     Ok((found, sum))
 }
 
 /// Reads the keys into the index, and hangs them on their leases.
+///
+/// The records of neighbouring keys lie anywhere in memory. So the numbers of some keys are read ahead, and their records
+/// touched one right after the other: the processor then waits for many of them at a time instead of one by one.
 fn read_keys(
     from: &mut Source<'_>,
     view: &mut View,
     found: &mut [Found],
     leases: &mut Leases,
 ) -> io::Result<()> {
+    let keys = from.count("keys")?;
     let mut left = found.len();
-    let mut previous: Option<Record<'_>> = None;
-    let View { arena, index, compacted, .. } = view;
-    for _ in 0..from.count("keys")? {
-        let versions = from.count("versions of a key")?;
-        if versions == 0 || versions > left {
-            return Err(bad("more versions than records"));
-        }
-        left -= versions;
-        let mut older: Vec<Version> = Vec::with_capacity(versions - 1);
-        let mut head: Option<(At, Record<'_>)> = None;
-        let mut leased = false;
-        for _ in 0..versions {
-            let number = from.number("number of a record")?;
-            let it = usize::try_from(number).ok().and_then(|number| found.get_mut(number));
-            let it = it
-                .filter(|it| it.state & TAKEN == 0)
-                .ok_or_else(|| bad("a record that is not there, or twice"))?;
-            it.state |= TAKEN;
-            leased = it.state & LEASED != 0;
-            let record = arena.record(it.at);
-            if let Some((before, earlier)) = head {
-                if earlier.key() != record.key() || earlier.rev() >= record.rev() {
-                    return Err(bad("versions that do not belong together"));
-                }
-                older.push(Version { main: earlier.main(), at: before });
+    let mut previous: Option<At> = None;
+    let mut numbers: Vec<usize> = Vec::new();
+    let mut counts: Vec<usize> = Vec::new();
+    let mut read = 0;
+    while read < keys {
+        numbers.clear();
+        counts.clear();
+        for _ in 0..KEYS_AHEAD.min(keys - read) {
+            let versions = from.count("versions of a key")?;
+            if versions == 0 || versions > left {
+                return Err(bad("more versions than records"));
             }
-            head = Some((it.at, record));
+            left -= versions;
+            counts.push(versions);
+            for _ in 0..versions {
+                let number = usize::try_from(from.number("number of a record")?).unwrap_or(usize::MAX);
+                let it = found.get_mut(number).filter(|it| it.state & TAKEN == 0);
+                it.ok_or_else(|| bad("a record that is not there, or twice"))?.state |= TAKEN;
+                numbers.push(number);
+            }
         }
-        let Some((head, record)) = head else { return Err(bad("a key without versions")) };
-        if previous.is_some_and(|previous| previous.key() >= record.key()) {
-            return Err(bad("keys out of order"));
+        view.arena.touch(numbers.iter().map(|number| found[*number].at));
+        let mut rest = &numbers[..];
+        for count in &counts {
+            let (versions, others) = rest.split_at(*count);
+            rest = others;
+            previous = Some(read_key(view, versions.iter().map(|number| &found[*number]), previous, leases)?);
         }
-        previous = Some(record);
-        let slot = Slot { head, older: (!older.is_empty()).then(|| Arc::new(older)) };
-        if slot.doomed(arena, *compacted) > 0 {
-            return Err(bad("versions that were compacted"));
-        }
-        index.append(arena, record.key(), record.main(), slot);
-        if leased {
-            leases.attach(record.key(), 0, record.lease());
-        }
+        read += counts.len();
     }
     if left > 0 { Err(bad("records without a key")) } else { Ok(()) }
+}
+
+/// Adds a key with its versions, oldest first, to the index; gives the newest.
+fn read_key<'a>(
+    view: &mut View,
+    versions: impl ExactSizeIterator<Item = &'a Found>,
+    previous: Option<At>,
+    leases: &mut Leases,
+) -> io::Result<At> {
+    let View { arena, index, compacted, .. } = view;
+    let mut older: Vec<Version> = Vec::with_capacity(versions.len() - 1);
+    let mut head: Option<(&Found, Record<'_>)> = None;
+    for it in versions {
+        let record = arena.record(it.at);
+        if let Some((before, earlier)) = head {
+            if earlier.key() != record.key() || earlier.rev() >= record.rev() {
+                return Err(bad("versions that do not belong together"));
+            }
+            older.push(Version { main: earlier.main(), at: before.at });
+        }
+        head = Some((it, record));
+    }
+    let Some((head, record)) = head else { return Err(bad("a key without versions")) };
+    if previous.is_some_and(|previous| arena.record(previous).key() >= record.key()) {
+        return Err(bad("keys out of order"));
+    }
+    let slot = Slot { head: head.at, older: (!older.is_empty()).then(|| Arc::new(older)) };
+    if slot.doomed(arena, *compacted) > 0 {
+        return Err(bad("versions that were compacted"));
+    }
+    index.append(arena, record.key(), record.main(), slot);
+    if head.state & LEASED != 0 {
+        leases.attach(record.key(), 0, record.lease());
+    }
+    Ok(head.at)
 }

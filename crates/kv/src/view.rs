@@ -8,6 +8,7 @@ use std::ops::Bound;
 use crate::arena::{Arena, At, Record};
 use crate::error::OpError;
 use crate::index::{Index, Place};
+use crate::slot::Slot;
 
 /// The revision of an empty store; the first write gets the next.
 pub const REVISION_FIRST: i64 = 1;
@@ -81,9 +82,18 @@ impl View {
         (from, to.max(from))
     }
 
+    /// A slot's version at a main revision, if its key exists then.
+    pub(crate) fn live_in(&self, slot: &Slot, main: i64) -> Option<At> {
+        if main >= self.arena.newest() {
+            // Nothing is newer, so the newest version it is, and its record need not be looked at.
+            return (!slot.head.is_tombstone()).then_some(slot.head);
+        }
+        slot.live_at(&self.arena, main)
+    }
+
     /// The key's record at a main revision, if it exists then.
     pub(crate) fn live_at(&self, key: &[u8], main: i64) -> Option<Record<'_>> {
-        let at = self.index.get(&self.arena, key)?.live_at(&self.arena, main)?;
+        let at = self.live_in(self.index.get(&self.arena, key)?, main)?;
         Some(self.arena.record(at))
     }
 
