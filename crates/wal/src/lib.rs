@@ -47,21 +47,26 @@
 //! folder anew; it acknowledges nothing that was not synced; a snapshot at an index is complete before
 //! [`Log::checkpoint`] names it; and a checkpoint's records stand for everything appended before it.
 
+mod checkpoint;
 mod disk;
 mod error;
 mod log;
 mod memory;
+mod memory_file;
 mod names;
 mod real;
 pub mod recover;
 pub mod segment;
 mod snapshot;
+mod snapshot_writer;
 
+pub use checkpoint::{BATCH_BYTES_MAX, RECORD_BYTES_MAX, Superseded};
 pub use disk::{Disk, DiskFile, Entry, EntryKind};
 pub use error::{Damage, LogError};
-pub use log::{BATCH_BYTES_MAX, Log, LogOptions, OnDamage, RECORD_BYTES_MAX, Statistics, Superseded};
+pub use log::{Log, LogOptions, OnDamage, Statistics};
 pub use memory::{Fate, Fault, MemoryDisk, Operation, OperationKind, Unsynced};
 pub use real::RealDisk;
 pub use recover::{Recovery, TornTail};
 pub use segment::Identity;
-pub use snapshot::{CHUNK_BYTES, Incoming, SNAPSHOT_BYTES_MAX, SnapshotFile, SnapshotWriter, Snapshots};
+pub use snapshot::{CHUNK_BYTES, SNAPSHOT_BYTES_MAX, SnapshotFile, Snapshots};
+pub use snapshot_writer::{Incoming, SnapshotWriter};

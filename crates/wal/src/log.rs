@@ -15,23 +15,16 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use synod_core::{Index, Wire};
 
+use crate::checkpoint::{MakeError, Superseded, put_record, write_checkpoint};
 use crate::disk::{Disk, DiskFile};
 use crate::error::{Damage, LogError, is_full};
 use crate::names;
 use crate::recover::{Recovery, recover};
-use crate::segment::{
-    BATCH_HEADER_BYTES, Checkpoint, HEADER_BYTES, Header, Identity, Kind, RECORD_HEADER_BYTES, seal_batch,
-};
+use crate::segment::{BATCH_HEADER_BYTES, Checkpoint, HEADER_BYTES, Header, Identity, Kind, seal_batch};
 use crate::snapshot::Snapshots;
 
-/// A larger record is refused.
-pub const RECORD_BYTES_MAX: usize = 256 << 20;
-/// A batch takes no more than this; [`Log::append`] refuses beyond.
-pub const BATCH_BYTES_MAX: usize = 1 << 30;
 /// A mark goes to a page of its own: what destroys the last batch should not destroy what proves it.
 const PAGE_BYTES: u64 = 4096;
-/// A checkpoint is written in pieces of about this size.
-const CHECKPOINT_BATCH_BYTES: usize = 1 << 20;
 /// A buffer that one huge batch made larger than this is given back.
 const BUFFER_KEPT_BYTES_MAX: usize = 8 << 20;
 
@@ -465,105 +458,6 @@ impl Log {
         let newest = self.segments.pop().expect("a checkpoint has a segment");
         let segments = self.segments.drain(..).collect();
         self.segments.push(newest);
-        Superseded { disk: self.disk.clone(), segments, snapshot }
+        Superseded::new(self.disk.clone(), segments, snapshot)
     }
-}
-
-/// The files that a checkpoint has made superfluous. Dropping it removes them; it may travel to another thread for
-/// that. What a crash leaves of them, or a disk that will not remove them, the next start removes.
-pub struct Superseded {
-    disk: Arc<dyn Disk>,
-    segments: Vec<u64>,
-    /// Snapshots before this one.
-    snapshot: Index,
-}
-
-impl Superseded {
-    /// Removes the files, and tells what went wrong; nothing that does harms the log.
-    ///
-    /// # Errors
-    /// [`LogError::Io`] for the first file that could not be removed.
-    pub fn remove(mut self) -> Result<(), LogError> {
-        self.remove_all()
-    }
-
-    fn remove_all(&mut self) -> Result<(), LogError> {
-        let mut names: Vec<String> = self.segments.drain(..).map(names::segment).collect();
-        let snapshot = std::mem::replace(&mut self.snapshot, Index::ZERO);
-        if snapshot > Index::ZERO {
-            let failed = |error| LogError::io("listing", self.disk.path(""), error);
-            let contents = names::sort_out(&self.disk.list().map_err(failed)?, |name| self.disk.path(name))?;
-            names.extend(contents.snapshots.into_iter().filter(|at| *at < snapshot).map(names::snapshot));
-        }
-        for name in names {
-            match self.disk.remove(&name) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(LogError::io("removing", self.disk.path(&name), error));
-                }
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Superseded {
-    fn drop(&mut self) {
-        let _ = self.remove_all();
-    }
-}
-
-/// Why a segment was not made.
-enum MakeError {
-    Disk(std::io::Error),
-    Refused(LogError),
-}
-
-impl From<std::io::Error> for MakeError {
-    fn from(error: std::io::Error) -> Self {
-        MakeError::Disk(error)
-    }
-}
-
-/// Appends a record with its length in front; leaves `buffer` as it was when that would be too much.
-fn put_record(buffer: &mut BytesMut, encode: impl FnOnce(&mut BytesMut)) -> Result<(), LogError> {
-    let start = buffer.len();
-    buffer.extend_from_slice(&[0; RECORD_HEADER_BYTES]);
-    encode(buffer);
-    let length = buffer.len() - start - RECORD_HEADER_BYTES;
-    let too_large = if length > RECORD_BYTES_MAX {
-        Some(("a record", length, RECORD_BYTES_MAX))
-    } else if buffer.len() >= BATCH_BYTES_MAX {
-        Some(("a batch of records", buffer.len(), BATCH_BYTES_MAX))
-    } else {
-        None
-    };
-    if let Some((what, bytes, max)) = too_large {
-        buffer.truncate(start);
-        return Err(LogError::TooLarge { what, bytes: bytes as u64, max: max as u64 });
-    }
-    buffer[start..start + RECORD_HEADER_BYTES].copy_from_slice(&(length as u32).to_le_bytes());
-    Ok(())
-}
-
-/// Writes a checkpoint's records behind where the header will be; returns how many bytes they take.
-fn write_checkpoint<R: Wire>(header: &Header, file: &dyn DiskFile, records: &[R]) -> Result<u64, MakeError> {
-    let salt = header.salt();
-    let mut buffer = BytesMut::zeroed(BATCH_HEADER_BYTES);
-    let (mut count, mut first) = (0u32, header.first);
-    let mut at = HEADER_BYTES as u64;
-    for (i, record) in records.iter().enumerate() {
-        put_record(&mut buffer, |out| record.encode(out)).map_err(MakeError::Refused)?;
-        count += 1;
-        if buffer.len() >= CHECKPOINT_BATCH_BYTES || i + 1 == records.len() {
-            seal_batch(&mut buffer, Kind::Checkpoint, first, count, salt, at);
-            file.write_at(at, &buffer)?;
-            at += buffer.len() as u64;
-            first += u64::from(count);
-            count = 0;
-            buffer.clear();
-            buffer.resize(BATCH_HEADER_BYTES, 0);
-        }
-    }
-    Ok(at - HEADER_BYTES as u64)
 }

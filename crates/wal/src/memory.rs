@@ -15,6 +15,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::disk::{Disk, DiskFile, Entry, EntryKind};
+use crate::memory_file::{Change, Content, FileState};
 
 /// A folder in memory. Clones are the same folder.
 #[derive(Clone, Default)]
@@ -114,7 +115,7 @@ impl Fate {
     /// A write whose first `bytes` alone reached the disk.
     #[must_use]
     pub fn cut_off(bytes: usize) -> Fate {
-        Fate::Torn(Vec::from([Range { start: 0, end: bytes }]))
+        Fate::Torn(std::iter::once(0..bytes).collect())
     }
 }
 
@@ -154,81 +155,6 @@ enum NameChange {
         to: String,
         file: FileId,
     },
-}
-
-#[derive(Default)]
-struct FileState {
-    name: String,
-    visible: Content,
-    durable: Content,
-    changes: Vec<Change>,
-}
-
-enum Change {
-    Write { offset: u64, bytes: Vec<u8> },
-    Length(u64),
-}
-
-/// Bytes with a tail of zeros that takes no memory.
-#[derive(Clone, Default)]
-struct Content {
-    bytes: Vec<u8>,
-    length: u64,
-}
-
-impl Content {
-    fn write(&mut self, offset: u64, bytes: &[u8]) {
-        let end = offset as usize + bytes.len();
-        if self.bytes.len() < end {
-            self.bytes.resize(end, 0);
-        }
-        self.bytes[offset as usize..end].copy_from_slice(bytes);
-        self.length = self.length.max(end as u64);
-    }
-
-    fn set_length(&mut self, length: u64) {
-        self.length = length;
-        self.bytes.truncate(usize::try_from(length).unwrap_or(usize::MAX));
-    }
-
-    fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        if offset.checked_add(buffer.len() as u64).is_none_or(|end| end > self.length) {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        let from = self.bytes.len().min(offset as usize);
-        let known = (self.bytes.len() - from).min(buffer.len());
-        buffer[..known].copy_from_slice(&self.bytes[from..from + known]);
-        buffer[known..].fill(0);
-        Ok(())
-    }
-
-    fn to_vec(&self) -> Vec<u8> {
-        let mut all = self.bytes.clone();
-        all.resize(self.length as usize, 0);
-        all
-    }
-}
-
-impl FileState {
-    fn change(&mut self, change: Change) {
-        change.apply(&mut self.visible);
-        self.changes.push(change);
-    }
-
-    fn sync(&mut self) {
-        for change in self.changes.drain(..) {
-            change.apply(&mut self.durable);
-        }
-    }
-}
-
-impl Change {
-    fn apply(&self, content: &mut Content) {
-        match self {
-            Change::Write { offset, bytes } => content.write(*offset, bytes),
-            Change::Length(length) => content.set_length(*length),
-        }
-    }
 }
 
 impl State {

@@ -11,7 +11,7 @@
 //! 2. **One that begins with exactly `s` lies behind it: nothing is lost.** What cannot be read there held no
 //!    record: padding, or a batch that was torn before the log was opened the last time.
 //! 3. **Nothing valid lies behind it, and something is missing as a cut-off write leaves it** (zeros: see
-//!    [`could_be_torn`]): **a torn tail.** The batch was never acknowledged, as a whole, and is dropped as a whole.
+//!    `could_be_torn`): **a torn tail.** The batch was never acknowledged, as a whole, and is dropped as a whole.
 //! 4. **Nothing valid lies behind it, and nothing is missing: damage.** It was whole once.
 //!
 //! What remains undecided is the very last batch of the log alone: when it was durable, and then whole sectors

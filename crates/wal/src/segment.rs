@@ -25,7 +25,7 @@
 //! offset in the file: a batch that turns up anywhere else than where it was written is not valid there.
 //!
 //! The count of sectors (512 bytes, aligned in the file) that are wholly zero by nature, and a last byte that
-//! is never zero, tell a torn write from rot: see [`could_be_torn`].
+//! is never zero, tell a torn write from rot: see `could_be_torn`.
 
 use synod_core::NodeId;
 

@@ -72,3 +72,29 @@ fn a_write_with_any_sectors_missing() {
         check(&disk, first, count, whole);
     }
 }
+
+/// A record that contains a copy of a batch (somebody stores a log in the store, or means harm): when the write of
+/// that record is torn, what is inside it is not taken for a batch of the log.
+#[test]
+fn a_batch_inside_a_record_is_not_one() {
+    let twin = MemoryDisk::new();
+    let mut member = Member::open(&twin).expect("an empty folder");
+    member.append(1).and_then(|()| member.sync()).expect("works");
+    member.append(1).and_then(|()| member.sync()).expect("works");
+    // As it would be valid: the same cluster, member, segment and sequence.
+    let segment = twin.contents("log-0000000000000001").expect("there is a log");
+    let disk = MemoryDisk::new();
+    let mut member = Member::open(&disk).expect("an empty folder");
+    member.append(1).and_then(|()| member.sync()).expect("works");
+    let mut record = vec![1; 900];
+    record.extend_from_slice(&segment);
+    member.log.append_bytes(&record[..2000]).and_then(|()| member.log.write()).expect("works");
+    // The first sectors are lost, the copy is not.
+    disk.crash(|change| match change {
+        Unsynced::Write { bytes, .. } => Fate::Torn(std::iter::once(600..bytes.len()).collect()),
+        _ => Fate::Kept,
+    });
+    let (_, found) = open(&disk).expect("a torn write is no damage");
+    assert_eq!(row(&found), 1);
+    assert!(found.torn.is_some());
+}
