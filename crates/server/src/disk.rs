@@ -7,6 +7,7 @@
 //! A write or a sync that failed is final (see [`synod_wal::LogError::is_fatal`]): the thread says so once and ends, and
 //! nothing is acknowledged any more. A snapshot that finds no room is reported, and tried again when the next is due.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -45,24 +46,34 @@ pub(crate) struct DiskThreads<R, F> {
 }
 
 impl<R: Wire + Send + 'static, F: Frozen> DiskThreads<R, F> {
-    /// Starts the threads of the member `name`.
+    /// Starts the threads of the member `name`, whose files are in `folder`.
     ///
     /// # Errors
     /// When the system gives no thread.
     pub(crate) fn start(
         name: &str,
+        folder: &Path,
         log: Log,
         inbox: Arc<Inbox>,
         numbers: Arc<DiskNumbers>,
     ) -> std::io::Result<Self> {
         let (log_queue, snapshot_queue) = (Arc::new(Queue::default()), Arc::new(Queue::default()));
         let snapshots = log.snapshots();
-        let mut keeper =
-            LogKeeper { log, queue: log_queue.clone(), inbox: inbox.clone(), numbers: numbers.clone() };
+        let mut keeper = LogKeeper {
+            log,
+            folder: folder.to_owned(),
+            queue: log_queue.clone(),
+            inbox: inbox.clone(),
+            numbers: numbers.clone(),
+        };
+        keeper.measure();
+        let panicked = inbox.clone();
         let mut saver = Saver { snapshots, queue: snapshot_queue.clone(), inbox, numbers, incoming: None };
         let thread = |role: &str| std::thread::Builder::new().name(format!("{role}-{name}"));
-        let threads =
-            vec![thread("log").spawn(move || keeper.run())?, thread("snap").spawn(move || saver.run())?];
+        let threads = vec![
+            thread("log").spawn(guarded(panicked.clone(), move || keeper.run()))?,
+            thread("snap").spawn(guarded(panicked, move || saver.run()))?,
+        ];
         Ok(DiskThreads { log: log_queue, snapshots: snapshot_queue, threads })
     }
 
@@ -104,6 +115,15 @@ impl<R, F> Drop for DiskThreads<R, F> {
     }
 }
 
+/// Runs a thread's work; a bug in there ends the member instead of leaving it waiting for ever.
+fn guarded(inbox: Arc<Inbox>, work: impl FnOnce()) -> impl FnOnce() {
+    move || {
+        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_err() {
+            let _ = inbox.push(Event::Disk(Notice::Dead("its thread panicked".to_owned())));
+        }
+    }
+}
+
 /// What the disk has done, for the metrics page.
 #[derive(Debug)]
 pub(crate) struct DiskNumbers {
@@ -113,6 +133,8 @@ pub(crate) struct DiskNumbers {
     pub(crate) snapshot_save: Histogram,
     /// Bytes written to the log.
     pub(crate) log_bytes: AtomicU64,
+    /// Bytes of all files in the data folder, as last measured: when the log falls idle or starts anew.
+    pub(crate) folder_bytes: AtomicU64,
 }
 
 impl Default for DiskNumbers {
@@ -121,6 +143,7 @@ impl Default for DiskNumbers {
             log_sync: Histogram::of_disk(),
             snapshot_save: Histogram::of_disk(),
             log_bytes: AtomicU64::new(0),
+            folder_bytes: AtomicU64::new(0),
         }
     }
 }
@@ -196,6 +219,7 @@ impl<T> Queue<T> {
 /// The owner of the log.
 struct LogKeeper<R> {
     log: Log,
+    folder: PathBuf,
     queue: Arc<Queue<LogJob<R>>>,
     inbox: Arc<Inbox>,
     numbers: Arc<DiskNumbers>,
@@ -214,6 +238,7 @@ impl<R: Wire> LogKeeper<R> {
                 }
                 Woken::Idle => {
                     marked = true;
+                    self.measure();
                     self.log.mark()
                 }
                 Woken::Closed => {
@@ -249,6 +274,7 @@ impl<R: Wire> LogKeeper<R> {
                 LogJob::Checkpoint { at, records, upto } => {
                     // It stands for what was appended before it, and makes that durable with itself.
                     self.log.checkpoint(at, &records)?;
+                    self.measure();
                     self.report(Notice::Durable(upto));
                     reached = None;
                 }
@@ -267,6 +293,14 @@ impl<R: Wire> LogKeeper<R> {
         self.log.sync()?;
         self.numbers.log_sync.observe(started.elapsed());
         Ok(())
+    }
+
+    /// Looks how much room the files take. For people, so what cannot be read counts as nothing.
+    fn measure(&self) {
+        let entries = std::fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        let bytes =
+            entries.filter_map(|entry| entry.metadata().ok()).filter(|it| it.is_file()).map(|it| it.len());
+        self.numbers.folder_bytes.store(bytes.sum(), Ordering::Relaxed);
     }
 
     fn report(&self, notice: Notice) {
@@ -389,7 +423,8 @@ mod tests {
         let (log, _) = Log::open(disk.clone(), IDENTITY, LogOptions::default()).expect("opened");
         let inbox = Arc::new(Inbox::default());
         let threads =
-            DiskThreads::<u64, Text>::start("t", log, inbox.clone(), Arc::default()).expect("threads");
+            DiskThreads::<u64, Text>::start("t", Path::new("."), log, inbox.clone(), Arc::default())
+                .expect("threads");
         threads.append(vec![1, 2], Lsn(2));
         assert!(matches!(notices(&inbox, 1)[..], [Notice::Durable(Lsn(2))]));
         threads.save(Index(5), Text(b"state"));
@@ -409,7 +444,8 @@ mod tests {
         let (log, _) = Log::open(disk, IDENTITY, LogOptions::default()).expect("opened");
         let inbox = Arc::new(Inbox::default());
         let threads =
-            DiskThreads::<u64, Text>::start("t", log, inbox.clone(), Arc::default()).expect("threads");
+            DiskThreads::<u64, Text>::start("t", Path::new("."), log, inbox.clone(), Arc::default())
+                .expect("threads");
         let piece = |transfer, offset, data: &'static [u8], sum| Piece {
             from: NodeId(2),
             transfer,

@@ -200,8 +200,14 @@ async fn serve(
         .map_err(MemberError::Restore)?;
 
     let transport = start_transport(settings, &membership, &node, peers);
-    let disk = DiskThreads::start(&settings.name, log, node.inbox().clone(), node.0.disk.clone())
-        .map_err(MemberError::Start)?;
+    let disk = DiskThreads::start(
+        &settings.name,
+        &settings.data_dir,
+        log,
+        node.inbox().clone(),
+        node.0.disk.clone(),
+    )
+    .map_err(MemberError::Start)?;
     let patience = PATIENCE + settings.election_timeout * 2;
     let turn = Turn {
         replica,

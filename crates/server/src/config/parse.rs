@@ -82,7 +82,7 @@ fn check_only(flag: &Flag, value: &str, values: &[&str], lacks: &str) -> Result<
         Kind::Switch => units::boolean(flag.name, value) == units::boolean(flag.name, allowed),
         Kind::Value => *allowed == value,
     };
-    if values.iter().any(|allowed| same(&allowed)) {
+    if values.iter().any(same) {
         return Ok(());
     }
     let shown: Vec<_> = values.iter().map(|value| if value.is_empty() { "''" } else { value }).collect();

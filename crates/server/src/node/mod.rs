@@ -107,6 +107,7 @@ pub(crate) struct Shared {
     pub(crate) peers: OnceLock<Vec<(NodeId, Arc<PeerNumbers>)>>,
     pub(crate) leader_changes: AtomicU64,
     pub(crate) leases_expired: AtomicU64,
+    pub(crate) slow_applies: AtomicU64,
 }
 
 /// A payload larger than this is refused before it is proposed: it would not fit into a peer's frame.
@@ -142,6 +143,7 @@ impl Node {
             peers: OnceLock::new(),
             leader_changes: AtomicU64::new(0),
             leases_expired: AtomicU64::new(0),
+            slow_applies: AtomicU64::new(0),
         }))
     }
 

@@ -4,6 +4,10 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::Shared;
 use crate::metrics::{Kind, Page};
+use crate::transport::PeerNumbers;
+
+/// Reads one figure of a peer.
+type Read = fn(&PeerNumbers) -> u64;
 
 /// Writes all of them.
 pub(super) fn write(shared: &Shared, page: &mut Page) {
@@ -52,6 +56,12 @@ pub(super) fn write(shared: &Shared, page: &mut Page) {
         shared.leases_expired.load(Relaxed),
     );
 
+    page.counter(
+        "etcd_server_slow_apply_total",
+        "The total number of slow apply requests (likely overloaded from slow disk).",
+        shared.slow_applies.load(Relaxed),
+    );
+
     page.histogram(
         "etcd_disk_wal_fsync_duration_seconds",
         "The latency distributions of fsync called by WAL.",
@@ -77,7 +87,7 @@ pub(super) fn write(shared: &Shared, page: &mut Page) {
     let Some(peers) = shared.peers.get() else { return };
     let me = format!("{:x}", shared.identity.member.0);
     let names: Vec<String> = peers.iter().map(|(id, _)| format!("{:x}", id.0)).collect();
-    let figures: [(&str, Kind, &str, &str, fn(&crate::transport::PeerNumbers) -> u64); 3] = [
+    let figures: [(&str, Kind, &str, &str, Read); 3] = [
         (
             "etcd_network_peer_sent_bytes_total",
             Kind::Counter,
@@ -111,12 +121,9 @@ pub(super) fn write(shared: &Shared, page: &mut Page) {
         let active = flag(peer.connected.load(Relaxed));
         page.sample("etcd_network_active_peers", &[("Local", &me), ("Remote", id)], active);
     }
-    page.family("synod_peer_round_trip_seconds", Kind::Gauge, "The last round trip to a peer.");
+    let name = "etcd_network_peer_round_trip_time_seconds";
+    page.family(name, Kind::Histogram, "Round-Trip-Time histogram between peers.");
     for ((_, peer), id) in peers.iter().zip(&names) {
-        page.sample(
-            "synod_peer_round_trip_seconds",
-            &[("To", id)],
-            peer.round_trip_ns.load(Relaxed) as f64 / 1e9,
-        );
+        page.histogram_samples(name, &[("To", id)], &peer.round_trips);
     }
 }

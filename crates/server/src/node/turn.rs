@@ -5,6 +5,7 @@
 //! gather; so batches form by themselves, the larger the busier.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -148,6 +149,7 @@ impl<P: Protocol> Turn<P> {
         self.replica.flush(now, &mut self.outside).map_err(MemberError::Restore)?;
         let took = before.elapsed();
         if took > self.warning_apply {
+            self.shared.slow_applies.fetch_add(1, Relaxed);
             tracing::warn!(
                 took_ms = took.as_millis() as u64,
                 expected_ms = self.warning_apply.as_millis() as u64,
@@ -320,7 +322,7 @@ impl<P: Protocol> Turn<P> {
         let checkpoint = lessor.checkpoint(now, REVOKES_MAX);
         drop(store);
         if !expired.is_empty() {
-            self.shared.leases_expired.fetch_add(expired.len() as u64, std::sync::atomic::Ordering::Relaxed);
+            self.shared.leases_expired.fetch_add(expired.len() as u64, Relaxed);
         }
         for id in expired {
             self.submit_unwatched(&Op::LeaseRevoke { id });
@@ -362,7 +364,7 @@ impl<P: Protocol> Turn<P> {
         self.past.status_due = false;
         let status = self.replica.status();
         let before = *self.shared.standing.lock();
-        let disk_bytes = self.shared.store.read().size_held();
+        let disk_bytes = self.shared.disk.folder_bytes.load(Relaxed);
         let standing = Standing {
             role: status.role,
             leader: status.leader,
@@ -390,7 +392,7 @@ impl<P: Protocol> Turn<P> {
         if before.leader != standing.leader {
             if let Some(leader) = standing.leader {
                 self.past.elected_at = Some(now);
-                self.shared.leader_changes.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                self.shared.leader_changes.fetch_add(1, Relaxed);
                 tracing::info!(%leader, term = standing.term, "raft.node: elected leader");
             } else {
                 tracing::warn!(term = standing.term, "raft.node: lost leader");

@@ -252,7 +252,7 @@ async fn hear(
                     if let Ok(clock) = <[u8; 8]>::try_from(&clock[..]) {
                         let now = started.elapsed().as_nanos() as u64;
                         let trip = now.saturating_sub(u64::from_le_bytes(clock));
-                        link.numbers.round_trip_ns.store(trip.max(1), Ordering::Relaxed);
+                        link.numbers.round_trips.observe(Duration::from_nanos(trip));
                     }
                 }
                 Ok(Some((kind, _))) => {

@@ -27,6 +27,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use crate::config::Address;
+use crate::metrics::Histogram;
 
 pub use frame::FRAME_BYTES_MAX;
 pub use hello::Lane;
@@ -65,7 +66,7 @@ pub trait Inbound: Send + Sync + 'static {
 }
 
 /// The numbers of one peer, counted since the transport started.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct PeerNumbers {
     /// Bytes written to it.
     pub sent_bytes: AtomicU64,
@@ -73,12 +74,26 @@ pub struct PeerNumbers {
     pub received_bytes: AtomicU64,
     /// Messages that were dropped: the link was down or full.
     pub send_failures: AtomicU64,
-    /// The last round trip, in nanoseconds; 0 before the first.
-    pub round_trip_ns: AtomicU64,
+    /// How long pings take there and back.
+    pub round_trips: Histogram,
     /// Whether the link to it stands.
     pub connected: AtomicBool,
     /// Whether it has a connection to us.
     pub heard: AtomicBool,
+}
+
+impl Default for PeerNumbers {
+    fn default() -> Self {
+        PeerNumbers {
+            sent_bytes: AtomicU64::new(0),
+            received_bytes: AtomicU64::new(0),
+            send_failures: AtomicU64::new(0),
+            // etcd's bounds: 0.1 ms to 3 s.
+            round_trips: Histogram::doubling(Duration::from_micros(100), 16),
+            connected: AtomicBool::new(false),
+            heard: AtomicBool::new(false),
+        }
+    }
 }
 
 struct Peer {
