@@ -174,9 +174,15 @@ impl Events {
         }
         let bare = self.invocations == 0;
         let initial = options.initial.clone().or_else(|| default_initial(&self, notation, bare));
-        if options.initial.is_none() && initial == Some(Datum::Int(0)) && !bare && self.nil_reads {
+        let register = self.hints.model() == ModelKind::Register && self.nil_reads && !bare;
+        if register && notation == Notation::Edn && initial == Some(Datum::Nil) && options.initial.is_none() {
             self.builder.warn(WarningKind::Assumption, 0, || {
-                "the register begins with 0 and a read of nil says nothing, as in Knossos; --initial nil makes nil a value".into()
+                "nil was read, so the register is taken to begin with nil; with --initial 0 a read of nil says nothing, as in Knossos".into()
+            });
+        }
+        if register && options.initial.as_ref().is_some_and(|initial| *initial != Datum::Nil) {
+            self.builder.warn(WarningKind::Assumption, 0, || {
+                "the register does not begin with nil, so a read of nil is taken to say nothing, as in Knossos".into()
             });
             forget_nil_reads(self.builder.history_mut());
         }
@@ -191,10 +197,13 @@ impl Events {
     }
 }
 
-/// Knossos' registers and the POPL'17 examples begin with 0; everything with keys of its own begins with nothing.
+/// Knossos' registers and the POPL'17 examples begin with 0, unless nil was read: then nil is a value, and the first one.
+/// Everything with keys of its own begins with nothing.
 fn default_initial(events: &Events, notation: Notation, bare: bool) -> Option<Datum> {
-    let register = events.hints.model() == ModelKind::Register;
-    (notation == Notation::Edn && register && (bare || !events.keyed)).then_some(Datum::Int(0))
+    if notation != Notation::Edn || events.hints.model() != ModelKind::Register || (events.keyed && !bare) {
+        return None;
+    }
+    Some(if events.nil_reads && !bare { Datum::Nil } else { Datum::Int(0) })
 }
 
 /// Knossos: "a read of nil is consistent with every state".
