@@ -9,6 +9,8 @@ mod flag;
 mod help;
 mod parse;
 mod settings;
+#[cfg(test)]
+mod tests;
 mod units;
 mod unsupported;
 

@@ -10,6 +10,7 @@ pub(crate) mod chores;
 pub(crate) mod folder;
 mod image;
 pub(crate) mod inbox;
+mod leading;
 mod numbers;
 pub(crate) mod turn;
 pub(crate) mod waiters;

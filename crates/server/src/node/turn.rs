@@ -9,13 +9,14 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use synod_core::{Command, CommandId, Machine, NodeId, Protocol, ReadId, Refusal, Role, Time, Wire};
+use synod_core::{Command, CommandId, Machine, NodeId, Protocol, ReadId, Role, Time, Wire};
 use synod_kv::op::Op;
 use synod_replica::Replica;
 
-use super::ask::{Ask, Envelope, Told};
+use super::ask::{Envelope, Told};
 use super::image;
 use super::inbox::{Answer, Event, Notice};
+use super::leading::{Moving, REVOKE_EVERY};
 use super::waiters::Who;
 use super::world::{Outside, SharedMachine};
 use super::{MemberError, Shared};
@@ -25,9 +26,6 @@ use crate::service::backend::{Cause, Failure, Standing};
 const STATUS_EVERY: Duration = Duration::from_millis(2);
 /// Between two tries of what waits for a leader although there seems to be one.
 const RETRY_EVERY: Duration = Duration::from_millis(20);
-/// Leases whose end is proposed in one go, and how often: at most a thousand a second.
-const REVOKES_MAX: usize = 500;
-const REVOKE_EVERY: Duration = Duration::from_millis(500);
 /// Versions that watchers who lag may look at, and keys that the scrubber may look at, in one turn.
 const CATCH_UP_BUDGET: usize = 2_000;
 const SCRUB_BUDGET: usize = 500;
@@ -63,13 +61,6 @@ pub(crate) struct Turn<P: Protocol> {
     pub(crate) past: Past,
 }
 
-/// A change of leader that somebody waits for.
-pub(crate) struct Moving {
-    to: NodeId,
-    answer: Answer<()>,
-    deadline: Time,
-}
-
 /// What the last turns saw: for what is due next, and for the causes of timeouts.
 #[derive(Default)]
 pub(crate) struct Past {
@@ -78,7 +69,7 @@ pub(crate) struct Past {
     status_at: Time,
     status_due: bool,
     retried_at: Time,
-    revoked_at: Time,
+    pub(super) revoked_at: Time,
     more_to_do: bool,
     /// When the present leader was first seen, and when there was none last.
     elected_at: Option<Time>,
@@ -222,7 +213,7 @@ impl<P: Protocol> Turn<P> {
     }
 
     /// Proposes something that nobody waits for.
-    fn submit_unwatched(&mut self, op: &Op) {
+    pub(super) fn submit_unwatched(&mut self, op: &Op) {
         let number = self.take_number();
         self.submit(number, op.to_bytes());
     }
@@ -264,72 +255,8 @@ impl<P: Protocol> Turn<P> {
         Ok(())
     }
 
-    fn leads(&self) -> bool {
+    pub(super) fn leads(&self) -> bool {
         self.shared.standing.lock().leader == Some(self.outside.me)
-    }
-
-    fn on_ask(&mut self, now: Time, ask: Ask, answer: Answer<Told>) {
-        let number = self.outside.waiters.ask(now, ask, answer);
-        self.put_question(now, number, ask);
-    }
-
-    fn put_question(&mut self, now: Time, number: u64, ask: Ask) {
-        let leader = self.shared.standing.lock().leader;
-        match leader {
-            Some(leader) if leader == self.outside.me => {
-                let told = self.answer(now, ask);
-                self.outside.waiters.told(number, Ok(told));
-            }
-            Some(leader) => self.outside.post(leader, &Envelope::Ask(number, ask)),
-            None => self.outside.waiters.park(Who::Ask(number)),
-        }
-    }
-
-    /// Answers a question as the keeper of the leases' time.
-    fn answer(&mut self, now: Time, ask: Ask) -> Told {
-        let mut store = self.shared.store.write();
-        match ask {
-            Ask::Renew(lease) => {
-                let Some(renewed) = store.lessor().renew(lease, now) else { return Told::NoLease };
-                drop(store);
-                if let Some(checkpoint) = &renewed.checkpoint {
-                    self.submit_unwatched(checkpoint);
-                }
-                let granted = renewed.ttl;
-                Told::Lives { remaining: Duration::from_secs(granted.unsigned_abs()), granted }
-            }
-            Ask::TimeLeft(lease) => {
-                let granted = store.leases().get(lease).map(|lease| lease.ttl);
-                match (granted, store.lessor().remaining(lease, now)) {
-                    (Some(granted), Some(remaining)) => Told::Lives { remaining, granted },
-                    _ => Told::NoLease,
-                }
-            }
-        }
-    }
-
-    /// Proposes the end of leases whose time is over, and notes what is left of long ones.
-    fn drive_leases(&mut self, now: Time) {
-        let mut store = self.shared.store.write();
-        let lessor = store.lessor();
-        lessor.advance(now);
-        let due = lessor.deadline().is_some_and(|deadline| deadline <= now);
-        if !due || now.since(self.past.revoked_at) < REVOKE_EVERY {
-            return;
-        }
-        self.past.revoked_at = now;
-        let expired = lessor.expired(now, REVOKES_MAX);
-        let checkpoint = lessor.checkpoint(now, REVOKES_MAX);
-        drop(store);
-        if !expired.is_empty() {
-            self.shared.leases_expired.fetch_add(expired.len() as u64, Relaxed);
-        }
-        for id in expired {
-            self.submit_unwatched(&Op::LeaseRevoke { id });
-        }
-        if let Some(checkpoint) = checkpoint {
-            self.submit_unwatched(&checkpoint);
-        }
     }
 
     fn serve_watchers(&mut self) {
@@ -400,53 +327,6 @@ impl<P: Protocol> Turn<P> {
             self.past.retried_at = Time::ZERO;
             self.shared.leader.send_replace(standing.leader);
         }
-    }
-
-    fn on_move(&mut self, now: Time, to: NodeId, answer: Answer<()>) {
-        if !self.leads() {
-            let _ = answer.send(Err(Failure::NotLeader));
-        } else if to == self.outside.me {
-            let _ = answer.send(Ok(()));
-        } else if !self.replica.status().members.voters.contains(&to) {
-            let _ = answer.send(Err(Failure::BadTransferee));
-        } else if self.moving.is_some() {
-            let _ = answer.send(Err(Failure::TransferTimedOut));
-        } else {
-            tracing::info!(%to, "leadership transfer starting");
-            let deadline = now + self.election_timeout * 2;
-            self.moving = Some(Moving { to, answer, deadline });
-            self.replica.transfer_leadership(now, to);
-        }
-    }
-
-    fn settle_move(&mut self, now: Time) {
-        let declined = self.outside.declined.take();
-        let Some(moving) = &self.moving else { return };
-        // Known only when the other's first message as leader has arrived.
-        let leader = self.shared.standing.lock().leader;
-        let outcome = match declined {
-            _ if leader == Some(moving.to) => Ok(()),
-            Some(Refusal::Busy) => Err(Failure::TransferTimedOut),
-            Some(reason) => Err(Failure::from(reason)),
-            None if now >= moving.deadline => Err(Failure::TransferTimedOut),
-            None => return,
-        };
-        if let Some(moving) = self.moving.take() {
-            tracing::info!(to = %moving.to, ?outcome, "leadership transfer ended");
-            let _ = moving.answer.send(outcome);
-        }
-    }
-
-    /// The voter that could take over fastest, when this member leads and there is another one.
-    fn best_successor(&self) -> Option<NodeId> {
-        if !self.leads() {
-            return None;
-        }
-        let status = self.replica.status();
-        let alive = |silent: Option<Duration>| silent.is_some_and(|silent| silent < self.election_timeout);
-        let voters =
-            status.peers.iter().filter(|peer| status.members.voters.contains(&peer.id) && alive(peer.silent));
-        voters.max_by_key(|peer| peer.matched).map(|peer| peer.id)
     }
 
     fn retry_parked(&mut self, now: Time) {

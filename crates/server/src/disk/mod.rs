@@ -7,17 +7,19 @@
 //! A write or a sync that failed is final (see [`synod_wal::LogError::is_fatal`]): the thread says so once and ends, and
 //! nothing is acknowledged any more. A snapshot that finds no room is reported, and tried again when the next is due.
 
+mod queue;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
 use synod_core::{Frozen, Index, Lsn, NodeId, Wire};
 use synod_replica::{Piece, TransferId};
 use synod_wal::{Incoming, Log, LogError, Snapshots};
 
+use self::queue::{Queue, Woken};
 use crate::metrics::Histogram;
 use crate::node::inbox::{Event, Inbox, Notice};
 
@@ -145,74 +147,6 @@ impl Default for DiskNumbers {
             log_bytes: AtomicU64::new(0),
             folder_bytes: AtomicU64::new(0),
         }
-    }
-}
-
-/// A queue for one thread: whoever pushes wakes it only when it sleeps.
-struct Queue<T> {
-    state: Mutex<State<T>>,
-    work: Condvar,
-}
-
-struct State<T> {
-    jobs: Vec<T>,
-    asleep: bool,
-    closed: bool,
-}
-
-impl<T> Default for Queue<T> {
-    fn default() -> Self {
-        let state = State { jobs: Vec::new(), asleep: false, closed: false };
-        Queue { state: Mutex::new(state), work: Condvar::new() }
-    }
-}
-
-/// What a wait ended with.
-enum Woken {
-    /// There are jobs.
-    Work,
-    /// Nothing came for a while.
-    Idle,
-    /// Nothing will come any more.
-    Closed,
-}
-
-impl<T> Queue<T> {
-    fn push(&self, job: T) {
-        let mut state = self.state.lock();
-        state.jobs.push(job);
-        if state.asleep {
-            self.work.notify_one();
-        }
-    }
-
-    fn close(&self) {
-        self.state.lock().closed = true;
-        self.work.notify_one();
-    }
-
-    /// Waits for jobs and takes all of them.
-    fn take(&self, jobs: &mut Vec<T>, patience: Option<Duration>) -> Woken {
-        let mut state = self.state.lock();
-        while state.jobs.is_empty() {
-            if state.closed {
-                return Woken::Closed;
-            }
-            state.asleep = true;
-            let idle = match patience {
-                Some(patience) => self.work.wait_for(&mut state, patience).timed_out(),
-                None => {
-                    self.work.wait(&mut state);
-                    false
-                }
-            };
-            state.asleep = false;
-            if idle && state.jobs.is_empty() && !state.closed {
-                return Woken::Idle;
-            }
-        }
-        std::mem::swap(&mut state.jobs, jobs);
-        Woken::Work
     }
 }
 
@@ -384,85 +318,4 @@ impl<F: Frozen> Saver<F> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io;
-
-    use bytes::Bytes;
-    use synod_wal::{Identity, LogOptions, MemoryDisk};
-
-    use super::*;
-
-    struct Text(&'static [u8]);
-
-    impl Frozen for Text {
-        fn write_to(self, out: &mut dyn io::Write) -> io::Result<()> {
-            out.write_all(self.0)
-        }
-    }
-
-    fn notices(inbox: &Inbox, wanted: usize) -> Vec<Notice> {
-        let mut all = Vec::new();
-        while all.len() < wanted {
-            let mut events = Vec::new();
-            inbox.drain(&mut events);
-            all.extend(events.into_iter().filter_map(|event| match event {
-                Event::Disk(notice) => Some(notice),
-                _ => None,
-            }));
-            std::thread::yield_now();
-        }
-        all
-    }
-
-    const IDENTITY: Identity = Identity { cluster: 7, node: NodeId(1) };
-
-    /// What was reported durable is there after the threads ended, above the snapshot that was checkpointed.
-    #[test]
-    fn records_snapshots_and_checkpoints_are_kept() {
-        let disk = Arc::new(MemoryDisk::new());
-        let (log, _) = Log::open(disk.clone(), IDENTITY, LogOptions::default()).expect("opened");
-        let inbox = Arc::new(Inbox::default());
-        let threads =
-            DiskThreads::<u64, Text>::start("t", Path::new("."), log, inbox.clone(), Arc::default())
-                .expect("threads");
-        threads.append(vec![1, 2], Lsn(2));
-        assert!(matches!(notices(&inbox, 1)[..], [Notice::Durable(Lsn(2))]));
-        threads.save(Index(5), Text(b"state"));
-        assert!(matches!(&notices(&inbox, 1)[..], [Notice::Saved(it)] if it.at == Index(5) && it.bytes == 5));
-        threads.checkpoint(Index(5), vec![3], Lsn(2));
-        threads.append(vec![4], Lsn(3));
-        threads.finish();
-        let (_, found) = Log::open(disk, IDENTITY, LogOptions::default()).expect("opened again");
-        assert_eq!(found.records, [&[3u8][..], &[4]]);
-        assert_eq!(found.snapshot.map(|it| it.at()), Some(Index(5)));
-    }
-
-    /// A peer's snapshot is installed when it is whole and its sum is right, and refused otherwise.
-    #[test]
-    fn pieces_become_a_snapshot() {
-        let disk = Arc::new(MemoryDisk::new());
-        let (log, _) = Log::open(disk, IDENTITY, LogOptions::default()).expect("opened");
-        let inbox = Arc::new(Inbox::default());
-        let threads =
-            DiskThreads::<u64, Text>::start("t", Path::new("."), log, inbox.clone(), Arc::default())
-                .expect("threads");
-        let piece = |transfer, offset, data: &'static [u8], sum| Piece {
-            from: NodeId(2),
-            transfer,
-            at: Index(9),
-            total: 6,
-            offset,
-            data: Bytes::from_static(data),
-            sum,
-        };
-        threads.stage(piece(1, 0, b"abc", None));
-        threads.stage(piece(1, 3, b"def", Some(crc32c::crc32c(b"abcdef"))));
-        let heard = notices(&inbox, 2);
-        assert!(matches!(heard[0], Notice::Staged(NodeId(2), 1, 3)));
-        assert!(matches!(&heard[1], Notice::Installed(NodeId(2), 1, it) if it.bytes == 6));
-        threads.stage(piece(2, 0, b"abcdef", Some(1)));
-        threads.stage(piece(3, 3, b"def", None));
-        let heard = notices(&inbox, 2);
-        assert!(heard.iter().all(|notice| matches!(notice, Notice::StageFailed(..))), "{heard:?}");
-    }
-}
+mod tests;

@@ -1,0 +1,80 @@
+//! Both threads over a disk in memory.
+
+use std::io;
+
+use bytes::Bytes;
+use synod_wal::{Identity, LogOptions, MemoryDisk};
+
+use super::*;
+
+struct Text(&'static [u8]);
+
+impl Frozen for Text {
+    fn write_to(self, out: &mut dyn io::Write) -> io::Result<()> {
+        out.write_all(self.0)
+    }
+}
+
+fn notices(inbox: &Inbox, wanted: usize) -> Vec<Notice> {
+    let mut all = Vec::new();
+    while all.len() < wanted {
+        let mut events = Vec::new();
+        inbox.drain(&mut events);
+        all.extend(events.into_iter().filter_map(|event| match event {
+            Event::Disk(notice) => Some(notice),
+            _ => None,
+        }));
+        std::thread::yield_now();
+    }
+    all
+}
+
+const IDENTITY: Identity = Identity { cluster: 7, node: NodeId(1) };
+
+/// What was reported durable is there after the threads ended, above the snapshot that was checkpointed.
+#[test]
+fn records_snapshots_and_checkpoints_are_kept() {
+    let disk = Arc::new(MemoryDisk::new());
+    let (log, _) = Log::open(disk.clone(), IDENTITY, LogOptions::default()).expect("opened");
+    let inbox = Arc::new(Inbox::default());
+    let threads = DiskThreads::<u64, Text>::start("t", Path::new("."), log, inbox.clone(), Arc::default())
+        .expect("threads");
+    threads.append(vec![1, 2], Lsn(2));
+    assert!(matches!(notices(&inbox, 1)[..], [Notice::Durable(Lsn(2))]));
+    threads.save(Index(5), Text(b"state"));
+    assert!(matches!(&notices(&inbox, 1)[..], [Notice::Saved(it)] if it.at == Index(5) && it.bytes == 5));
+    threads.checkpoint(Index(5), vec![3], Lsn(2));
+    threads.append(vec![4], Lsn(3));
+    threads.finish();
+    let (_, found) = Log::open(disk, IDENTITY, LogOptions::default()).expect("opened again");
+    assert_eq!(found.records, [&[3u8][..], &[4]]);
+    assert_eq!(found.snapshot.map(|it| it.at()), Some(Index(5)));
+}
+
+/// A peer's snapshot is installed when it is whole and its sum is right, and refused otherwise.
+#[test]
+fn pieces_become_a_snapshot() {
+    let disk = Arc::new(MemoryDisk::new());
+    let (log, _) = Log::open(disk, IDENTITY, LogOptions::default()).expect("opened");
+    let inbox = Arc::new(Inbox::default());
+    let threads = DiskThreads::<u64, Text>::start("t", Path::new("."), log, inbox.clone(), Arc::default())
+        .expect("threads");
+    let piece = |transfer, offset, data: &'static [u8], sum| Piece {
+        from: NodeId(2),
+        transfer,
+        at: Index(9),
+        total: 6,
+        offset,
+        data: Bytes::from_static(data),
+        sum,
+    };
+    threads.stage(piece(1, 0, b"abc", None));
+    threads.stage(piece(1, 3, b"def", Some(crc32c::crc32c(b"abcdef"))));
+    let heard = notices(&inbox, 2);
+    assert!(matches!(heard[0], Notice::Staged(NodeId(2), 1, 3)));
+    assert!(matches!(&heard[1], Notice::Installed(NodeId(2), 1, it) if it.bytes == 6));
+    threads.stage(piece(2, 0, b"abcdef", Some(1)));
+    threads.stage(piece(3, 3, b"def", None));
+    let heard = notices(&inbox, 2);
+    assert!(heard.iter().all(|notice| matches!(notice, Notice::StageFailed(..))), "{heard:?}");
+}
