@@ -115,7 +115,8 @@ pub async fn serve_connection<B: Backend>(
     // Small replies must not wait for company.
     let _ = stream.set_nodelay(true);
     let spoken = Arc::new(AtomicBool::new(false));
-    let io = TokioIo::new(Incoming { stream, received: 0, spoken: spoken.clone(), repairer: Repairer::new() });
+    let io =
+        TokioIo::new(Incoming { stream, received: 0, spoken: spoken.clone(), repairer: Repairer::new() });
     let front_of_requests = front.clone();
     let service = service_fn(move |request| {
         let front = front_of_requests.clone();
