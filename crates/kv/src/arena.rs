@@ -222,11 +222,10 @@ pub(crate) fn mix(mut z: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// A chunk that does not change any more.
-#[derive(Debug)]
-pub(crate) struct Chunk {
-    pub(crate) bytes: Vec<u8>,
-    first: Rev,
+/// Where a sealed chunk stands in the history.
+#[derive(Clone, Copy, Debug)]
+struct Sealed {
+    id: u32,
     last: Rev,
 }
 
@@ -235,7 +234,6 @@ pub(crate) struct Chunk {
 struct Open {
     id: u32,
     bytes: Vec<u8>,
-    first: Rev,
     last: Rev,
 }
 
@@ -245,8 +243,8 @@ struct Open {
 /// the index names a record of a sealed chunk, of the tail, or of the chunk that is being moved.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Arena {
-    chunks: Vec<Option<Arc<Chunk>>>,
-    order: Vec<u32>,
+    chunks: Vec<Option<Arc<[u8]>>>,
+    order: Vec<Sealed>,
     free: Vec<u32>,
     tail: Open,
     moving: Option<Open>,
@@ -261,7 +259,7 @@ impl Arena {
 
     fn bytes(&self, chunk: u32) -> &[u8] {
         match &self.chunks[chunk as usize] {
-            Some(sealed) => &sealed.bytes,
+            Some(sealed) => sealed,
             None if chunk == self.tail.id => &self.tail.bytes,
             None => {
                 let moving = self.moving.as_ref().filter(|moving| moving.id == chunk);
@@ -325,34 +323,22 @@ impl Arena {
             self.tail.last
         );
         if self.tail.bytes.len() + length > CHUNK_BYTES && !self.tail.bytes.is_empty() {
-            self.seal(length);
+            self.seal();
         }
-        let tail = &mut self.tail;
-        if tail.bytes.is_empty() {
-            tail.first = rev;
-        }
-        tail.last = rev;
-        At::new(tail.id, tail.bytes.len(), tombstone)
+        self.tail.last = rev;
+        At::new(self.tail.id, self.tail.bytes.len(), tombstone)
     }
 
-    fn seal(&mut self, next: usize) {
-        let last = self.tail.last;
-        let id = self.reserve();
-        // The next tail starts at full size: there is one full chunk already, so memory is not scarce.
-        let fresh = Open { id, bytes: Vec::with_capacity(CHUNK_BYTES.max(next)), first: last, last };
-        let old = std::mem::replace(&mut self.tail, fresh);
-        self.order.push(old.id);
-        self.install(old);
-    }
-
-    fn install(&mut self, mut open: Open) {
-        if open.bytes.capacity() - open.bytes.len() > open.bytes.len() / 16 {
-            open.bytes.shrink_to_fit();
-        }
-        self.sealed_bytes += open.bytes.len();
-        let slot = &mut self.chunks[open.id as usize];
-        assert!(slot.is_none(), "a chunk is installed once");
-        *slot = Some(Arc::new(Chunk { bytes: open.bytes, first: open.first, last: open.last }));
+    /// Copies the tail to a chunk of just its size, and goes on with an empty tail in the same memory.
+    fn seal(&mut self) {
+        let (id, last) = (self.tail.id, self.tail.last);
+        self.order.push(Sealed { id, last });
+        self.chunks[id as usize] = Some(Arc::from(&self.tail.bytes[..]));
+        self.sealed_bytes += self.tail.bytes.len();
+        self.tail.id = self.reserve();
+        self.tail.bytes.clear();
+        // A record that was larger than a chunk should be must not leave its room behind.
+        self.tail.bytes.shrink_to(CHUNK_BYTES);
     }
 
     fn reserve(&mut self) -> u32 {
@@ -368,19 +354,19 @@ impl Arena {
     }
 
     /// The sealed chunk at a position of the history, with its name.
-    pub(crate) fn chunk_at(&self, position: usize) -> (u32, Arc<Chunk>) {
-        let id = self.order[position];
+    pub(crate) fn chunk_at(&self, position: usize) -> (u32, Arc<[u8]>) {
+        let id = self.order[position].id;
         (id, self.chunks[id as usize].clone().expect("a sealed chunk is there"))
     }
 
     /// The records of a chunk, each with where it is.
-    pub(crate) fn records_of(id: u32, chunk: &Chunk) -> impl Iterator<Item = (At, Record<'_>, &[u8])> {
-        let mut rest: &[u8] = &chunk.bytes;
+    pub(crate) fn records_of(id: u32, chunk: &[u8]) -> impl Iterator<Item = (At, Record<'_>, &[u8])> {
+        let mut rest = chunk;
         std::iter::from_fn(move || {
             let before = rest;
             let record = Record::parse(&mut rest)?;
             let raw = &before[..before.len() - rest.len()];
-            Some((At::new(id, chunk.bytes.len() - before.len(), record.tombstone), record, raw))
+            Some((At::new(id, chunk.len() - before.len(), record.tombstone), record, raw))
         })
     }
 
@@ -395,9 +381,6 @@ impl Arena {
         let moving = self.moving.as_mut().expect("a move was begun");
         let rev = record.rev();
         assert!(moving.bytes.is_empty() || moving.last < rev, "records keep their order when they are moved");
-        if moving.bytes.is_empty() {
-            moving.first = rev;
-        }
         moving.last = rev;
         let at = At::new(moving.id, moving.bytes.len(), record.tombstone);
         moving.bytes.extend_from_slice(raw);
@@ -407,14 +390,15 @@ impl Arena {
     /// Puts the chunk that was filled in the place of `positions`, whose chunks are given up.
     pub(crate) fn end_move(&mut self, positions: std::ops::Range<usize>) {
         let moving = self.moving.take().expect("a move was begun");
-        let kept = (!moving.bytes.is_empty()).then_some(moving.id);
-        for id in self.order.splice(positions, kept) {
+        let kept = (!moving.bytes.is_empty()).then_some(Sealed { id: moving.id, last: moving.last });
+        for Sealed { id, .. } in self.order.splice(positions, kept) {
             let gone = self.chunks[id as usize].take().expect("a sealed chunk is there");
-            self.sealed_bytes -= gone.bytes.len();
+            self.sealed_bytes -= gone.len();
             self.free.push(id);
         }
         if kept.is_some() {
-            self.install(moving);
+            self.sealed_bytes += moving.bytes.len();
+            self.chunks[moving.id as usize] = Some(Arc::from(moving.bytes));
         } else {
             self.free.push(moving.id);
         }
@@ -427,8 +411,8 @@ impl Arena {
 
     /// The history from a main revision on, in order.
     pub(crate) fn history(&self, from: i64) -> impl Iterator<Item = (At, Record<'_>)> {
-        let start = self.order.partition_point(|id| self.span(*id).1.main < from);
-        let ids = self.order[start..].iter().copied().chain([self.tail.id]);
+        let start = self.order.partition_point(|sealed| sealed.last.main < from);
+        let ids = self.order[start..].iter().map(|sealed| sealed.id).chain([self.tail.id]);
         ids.flat_map(move |id| {
             let bytes = self.bytes(id);
             let mut rest = bytes;
@@ -441,14 +425,9 @@ impl Arena {
         .skip_while(move |(_, record)| record.main() < from)
     }
 
-    fn span(&self, id: u32) -> (Rev, Rev) {
-        let chunk = self.chunks[id as usize].as_ref().expect("a sealed chunk is there");
-        (chunk.first, chunk.last)
-    }
-
     /// The names of all chunks, in the order of the history.
     pub(crate) fn chunk_names(&self) -> Vec<u32> {
-        self.order.iter().copied().chain([self.tail.id]).collect()
+        self.order.iter().map(|sealed| sealed.id).chain([self.tail.id]).collect()
     }
 
     /// The bytes of a record, header included.

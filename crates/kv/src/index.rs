@@ -2,8 +2,8 @@
 //!
 //! Leaves hold up to [`LEAF_SLOTS_MAX`] keys each, in order; above them stands one array of the leaves with a separator
 //! key before each. A slot is sixteen bytes and holds no key: the key is read from the newest version's record. That is
-//! what brings a million keys of 16 + 256 bytes to about 310 bytes each, all told; a map that owns its keys needs 60 to
-//! 80 bytes more (`docs/adr/0003-store.md`).
+//! what brings a million keys of 16 + 256 bytes to about 324 bytes each, all told; maps that own their keys need 80 bytes
+//! more (`docs/adr/0003-store.md`).
 //!
 //! Leaves are shared with frozen copies and copied when written to. Each knows how many of its keys are alive and the
 //! newest revision in it, so that counting a range at a recent revision looks at leaves, not at keys.

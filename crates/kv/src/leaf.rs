@@ -6,6 +6,8 @@
 
 use std::cmp::Ordering;
 
+use smallvec::SmallVec;
+
 use crate::arena::Arena;
 use crate::slot::Slot;
 
@@ -20,7 +22,7 @@ pub(crate) struct Leaf {
     pub(crate) slots: Vec<Slot>,
     /// For searching without looking at records, which lie anywhere in memory.
     pub(crate) hints: Vec<u32>,
-    pub(crate) prefix: Box<[u8]>,
+    pub(crate) prefix: SmallVec<[u8; 24]>,
     /// How many of the keys are alive now.
     pub(crate) live: usize,
     /// The newest main revision in it.
@@ -40,7 +42,7 @@ impl Leaf {
     /// Where `key` is, or where it would be.
     pub(crate) fn find(&self, arena: &Arena, key: &[u8]) -> Result<usize, usize> {
         let skip = self.prefix.len();
-        match key[..skip.min(key.len())].cmp(&self.prefix) {
+        match key[..skip.min(key.len())].cmp(&self.prefix[..]) {
             Ordering::Less => return Err(0),
             Ordering::Greater => return Err(self.slots.len()),
             Ordering::Equal => {}
@@ -57,7 +59,7 @@ impl Leaf {
             self.prefix = key.into();
         } else if !key.starts_with(&self.prefix) {
             let common = common(key, &self.prefix);
-            self.prefix = self.prefix[..common].into();
+            self.prefix.truncate(common);
             self.recompute(arena);
         }
         if self.slots.len() == self.slots.capacity() {

@@ -106,15 +106,15 @@ impl Scrub {
         let arena = &mvcc.view.arena;
         for start in position..arena.sealed() {
             let (first, chunk) = arena.chunk_at(start);
-            let mut live = self.live(first, chunk.bytes.len());
-            if live > worth_moving(chunk.bytes.len()) && chunk.bytes.len() > CHUNK_BYTES / 8 {
+            let mut live = self.live(first, chunk.len());
+            if live > worth_moving(chunk.len()) && chunk.len() > CHUNK_BYTES / 8 {
                 continue;
             }
             let mut end = start + 1;
             while end < arena.sealed() && end - start < RUN_MAX {
                 let (next, chunk) = arena.chunk_at(end);
-                let more = self.live(next, chunk.bytes.len());
-                if more > worth_moving(chunk.bytes.len()) || live + more > CHUNK_BYTES {
+                let more = self.live(next, chunk.len());
+                if more > worth_moving(chunk.len()) || live + more > CHUNK_BYTES {
                     break;
                 }
                 live += more;
@@ -140,7 +140,7 @@ impl Scrub {
         let view = &mut mvcc.view;
         view.arena.begin_move();
         for (id, chunk) in &run {
-            let all_dead = self.live(*id, chunk.bytes.len()) == 0;
+            let all_dead = self.live(*id, chunk.len()) == 0;
             for (at, record, raw) in Arena::records_of(*id, chunk) {
                 if all_dead {
                     break;
