@@ -82,9 +82,9 @@ impl Deframer {
         Ok(Some(message))
     }
 
-    /// Whether a message has begun and not ended.
-    pub(super) fn is_inside_message(&self) -> bool {
-        !self.held.is_empty() || !self.piece.is_empty()
+    /// Bytes of a message that has begun and not ended.
+    pub(super) fn unfinished(&self) -> usize {
+        self.held.len() + self.piece.len()
     }
 
     fn peek_prefix(&self) -> Option<[u8; PREFIX]> {
@@ -123,7 +123,7 @@ mod tests {
                 }
             }
             assert_eq!(out, messages, "pieces of {size}");
-            assert!(!deframer.is_inside_message());
+            assert_eq!(deframer.unfinished(), 0);
         }
     }
 

@@ -21,6 +21,7 @@ use self::deframe::Deframer;
 use crate::http::body::{self, Body, GrpcForm};
 use crate::service::Service;
 use crate::service::backend::Backend;
+use crate::service::intake::Share;
 use crate::service::metadata::Metadata;
 use crate::service::stream::{Handler, Inbox, Outbox, Source, poll_once};
 use crate::status::{self, Code, Status};
@@ -66,7 +67,11 @@ pub async fn serve<B: Backend>(service: &Arc<Service<B>>, request: Request<Incom
     };
     let tally = service.metrics().start(method, metadata.client_version());
     let message_max = service.options().request_bytes_max + OVERHEAD;
-    let frames = Frames { body: request.into_body(), deframer: Deframer::new(message_max) };
+    let frames = Frames {
+        body: request.into_body(),
+        deframer: Deframer::new(message_max),
+        share: service.intake().share(),
+    };
     match method.shape() {
         Shape::Unary => {
             let answer = match metadata.timeout {
@@ -157,6 +162,7 @@ fn plain(code: StatusCode) -> Response<Body> {
 struct Frames {
     body: Incoming,
     deframer: Deframer,
+    share: Share,
 }
 
 impl Frames {
@@ -165,6 +171,7 @@ impl Frames {
             if let Some(message) = self.deframer.next()? {
                 return Ok(Some(message));
             }
+            self.share.set(self.deframer.unfinished())?;
             match self.body.frame().await {
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
@@ -172,7 +179,7 @@ impl Frames {
                     }
                 }
                 Some(Err(_)) => return Err(Status::new(Code::Canceled, "context canceled")),
-                None if self.deframer.is_inside_message() => {
+                None if self.deframer.unfinished() > 0 => {
                     return Err(Status::new(Code::Internal, "grpc: the stream ended inside a message"));
                 }
                 None => return Ok(None),

@@ -19,6 +19,7 @@ use super::body::{Body, Form};
 use super::json::{self, Objects};
 use crate::service::Service;
 use crate::service::backend::Backend;
+use crate::service::intake::Share;
 use crate::service::metadata::Metadata;
 use crate::service::payload::Payload;
 use crate::service::stream::{Handler, Inbox, Outbox, Source};
@@ -59,6 +60,7 @@ pub(super) async fn serve<B: Backend>(
             let source = JsonSource {
                 body: request.into_body(),
                 objects: Objects::new(body_max),
+                share: service.intake().share(),
                 descriptor: method.input(),
             };
             let outbox = Outbox::default();
@@ -90,7 +92,7 @@ async fn unary<B: Backend>(
     body_max: usize,
 ) -> Result<Vec<u8>, Status> {
     let calling = async {
-        let text = tokio::time::timeout(BODY_TIMEOUT, read(body, body_max)).await;
+        let text = tokio::time::timeout(BODY_TIMEOUT, read(body, body_max, service.intake().share())).await;
         let text =
             text.map_err(|_| Status::new(Code::DeadlineExceeded, "the request did not arrive in time"))??;
         let message = json::to_protobuf(&text, method.input())?;
@@ -108,12 +110,13 @@ async fn unary<B: Backend>(
 }
 
 /// The whole body, unless it is too long.
-async fn read(mut body: Incoming, body_max: usize) -> Result<Vec<u8>, Status> {
+async fn read(mut body: Incoming, body_max: usize, mut share: Share) -> Result<Vec<u8>, Status> {
     let announced = http_body::Body::size_hint(&body).lower();
     if announced > body_max as u64 {
         return Err(json::too_large(usize::try_from(announced).unwrap_or(usize::MAX), body_max));
     }
-    let mut text = Vec::with_capacity(announced as usize);
+    // What is announced is believed when it arrives.
+    let mut text = Vec::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| Status::new(Code::Canceled, "the client went away"))?;
         if let Ok(data) = frame.into_data() {
@@ -121,6 +124,7 @@ async fn read(mut body: Incoming, body_max: usize) -> Result<Vec<u8>, Status> {
                 return Err(json::too_large(text.len() + data.len(), body_max));
             }
             text.extend_from_slice(&data);
+            share.set(text.len())?;
         }
     }
     Ok(text)
@@ -180,6 +184,7 @@ impl Form for JsonForm {
 struct JsonSource {
     body: Incoming,
     objects: Objects,
+    share: Share,
     descriptor: MessageDescriptor,
 }
 
@@ -189,6 +194,7 @@ impl JsonSource {
             if let Some(object) = self.objects.next()? {
                 return json::to_protobuf(&object, self.descriptor.clone()).map(Some);
             }
+            self.share.set(self.objects.unfinished())?;
             match self.body.frame().await {
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
@@ -196,7 +202,7 @@ impl JsonSource {
                     }
                 }
                 Some(Err(_)) => return Err(Status::new(Code::Canceled, "the client went away")),
-                None if self.objects.is_inside_object() => {
+                None if self.objects.unfinished() > 0 => {
                     return Err(Status::new(Code::InvalidArgument, "the body ended inside an object"));
                 }
                 None => return Ok(None),

@@ -120,9 +120,9 @@ impl Objects {
         self.bounded(self.held.len()).map(|()| None)
     }
 
-    /// Whether an object has begun and not ended.
-    pub(super) fn is_inside_object(&self) -> bool {
-        !self.held.is_empty()
+    /// Bytes of an object that has begun and not ended.
+    pub(super) fn unfinished(&self) -> usize {
+        self.held.len()
     }
 
     fn bounded(&self, length: usize) -> Result<(), Status> {
@@ -246,7 +246,7 @@ mod tests {
                 }
             }
             assert_eq!(out, [&br#"{"a":"}\"{"}"#[..], br#"{"b":[{"c":1},[]]}"#, b"{}"], "pieces of {size}");
-            assert!(!objects.is_inside_object());
+            assert_eq!(objects.unfinished(), 0);
         }
     }
 

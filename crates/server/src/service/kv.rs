@@ -3,6 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use synod_api::etcdserverpb as pb;
 use synod_core::Role;
+use synod_kv::OpError;
 use synod_kv::op::{Op, OpReply, RangeRequest};
 use synod_kv::range::{RangeCursor, StreamPace};
 
@@ -10,7 +11,7 @@ use super::backend::Backend;
 use super::metadata::Metadata;
 use super::payload::{Payload, Pieces};
 use super::stream::{Inbox, Outbox};
-use super::{Service, decode, is_local, mismatched};
+use super::{Service, decode, elsewhere, is_local, mismatched};
 use crate::convert::{reply, request};
 use crate::status::{self, Status};
 
@@ -28,24 +29,37 @@ impl<B: Backend> Service<B> {
             self.refuse_learner()?;
             self.fence().await?;
         }
-        self.read_range(&range)
+        match self.read_narrow(&range)? {
+            Some(payload) => Ok(payload),
+            None => Box::pin(self.read_broad(range)).await,
+        }
     }
 
-    fn read_range(&self, range: &RangeRequest) -> Result<Payload, Status> {
+    /// Answers at once, unless the range spans many keys.
+    fn read_narrow(&self, range: &RangeRequest) -> Result<Option<Payload>, Status> {
         let store = self.backend.store().read();
         store.check_readable()?;
         let view = store.view();
-        if view.breadth(range) <= BREADTH_MAX {
-            let mut reply = reply::RangeWriter::new(&self.header(view.revision()));
-            let summary = view.range_into(range, reply.pairs())?;
-            return Ok(Payload::Whole(reply.finish(&summary)));
+        if view.breadth(range) > BREADTH_MAX {
+            return Ok(None);
         }
-        drop(store);
+        let mut reply = reply::RangeWriter::new(&self.header(view.revision()));
+        let summary = view.range_into(range, reply.pairs())?;
+        Ok(Some(Payload::Whole(reply.finish(&summary))))
+    }
+
+    /// Counts and sorts on another thread, so that nobody waits for it here; then gives the answer in pieces.
+    async fn read_broad(&self, range: RangeRequest) -> Result<Payload, Status> {
         let view = self.backend.store().write().freeze_view();
         let header = self.header(view.revision());
-        let mut cursor = RangeCursor::new(view, range)?;
+        let preparing = move || {
+            let cursor = RangeCursor::new(view, &range)?;
+            let bytes = cursor.remaining_bytes() as usize;
+            Ok::<_, OpError>((cursor, bytes))
+        };
+        let (mut cursor, bytes) = elsewhere(preparing).await??;
         let (head, tail) = reply::range_ends(&header, &cursor.summary());
-        let length = head.len() + tail.len() + cursor.remaining_bytes() as usize;
+        let length = head.len() + tail.len() + bytes;
         let pairs = std::iter::from_fn(move || {
             let mut piece = BytesMut::with_capacity(PIECE + PIECE / 4);
             cursor.read(usize::MAX, PIECE, &mut piece);
@@ -123,7 +137,7 @@ impl<B: Backend> Service<B> {
             store.freeze_view()
         };
         let header = self.header(view.revision());
-        let mut cursor = RangeCursor::new(view, &range)?;
+        let mut cursor = elsewhere(move || RangeCursor::new(view, &range)).await??;
         let mut pace = StreamPace::new(self.options.request_bytes_max);
         loop {
             let mut pairs = BytesMut::new();

@@ -9,7 +9,7 @@ use synod_kv::op::{Alarm, AlarmAction, AlarmKind, Op, OpReply};
 use super::backend::{Backend, Failure, Image};
 use super::payload::Payload;
 use super::stream::{Inbox, Outbox, no_request};
-use super::{Service, decode, mismatched};
+use super::{Service, decode, elsewhere, mismatched};
 use crate::status::{Code, Status};
 
 /// A snapshot travels in pieces of this size.
@@ -109,9 +109,7 @@ impl<B: Backend> Service<B> {
         let view = self.backend.store().write().freeze_view();
         let header = self.header(view.revision());
         // The whole history may be looked at: elsewhere, so that nobody waits for it.
-        let hashed = tokio::task::spawn_blocking(move || view.hash_kv(request.revision)).await;
-        let hash = hashed
-            .map_err(|error| Status::new(Code::Internal, format!("synod: hashing failed: {error}")))??;
+        let hash = elsewhere(move || view.hash_kv(request.revision)).await??;
         Ok(Payload::encode(&pb::HashKvResponse {
             header: Some(header.message()),
             hash: hash.hash,

@@ -7,6 +7,7 @@
 pub mod backend;
 pub mod bell;
 mod cluster;
+pub mod intake;
 mod kv;
 mod lease;
 mod maintenance;
@@ -29,6 +30,7 @@ use synod_core::Role;
 use synod_kv::op::{Op, OpReply};
 
 use self::backend::Backend;
+use self::intake::Intake;
 use self::metadata::{Consistency, Metadata};
 use self::payload::Payload;
 use self::stream::{Handler, Inbox, Outbox};
@@ -71,6 +73,7 @@ pub struct Service<B> {
     backend: Arc<B>,
     options: Options,
     metrics: Arc<Metrics>,
+    intake: Arc<Intake>,
 }
 
 /// Whether this release has a method; the others answer UNIMPLEMENTED.
@@ -104,7 +107,7 @@ impl<B: Backend> Service<B> {
     /// The services on top of `backend`. To be called inside a runtime: idle watches are told of progress by a task
     /// that lives as long as the service.
     pub fn new(backend: Arc<B>, options: Options, metrics: Arc<Metrics>) -> Arc<Service<B>> {
-        let service = Arc::new(Service { backend, options, metrics });
+        let service = Arc::new(Service { backend, options, metrics, intake: Arc::default() });
         service.notify_progress(service.options.progress_interval);
         service
     }
@@ -119,6 +122,12 @@ impl<B: Backend> Service<B> {
     #[must_use]
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
+    }
+
+    /// What is held of unfinished requests.
+    #[must_use]
+    pub fn intake(&self) -> &Arc<Intake> {
+        &self.intake
     }
 
     /// The replica.
@@ -370,6 +379,12 @@ fn is_local(metadata: &Metadata, serializable: bool) -> bool {
         Some(Consistency::Eventual) => true,
         None => serializable,
     }
+}
+
+/// Does something that takes long on another thread.
+async fn elsewhere<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Status> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| Status::new(Code::Internal, format!("synod: a long read failed: {error}")))
 }
 
 /// Counts something while it lasts.
