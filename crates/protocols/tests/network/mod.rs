@@ -30,6 +30,10 @@ pub(crate) struct Weather {
     pub(crate) fault_every: Duration,
     /// Deliveries between snapshots.
     pub(crate) snapshot_every: u64,
+    /// The chance that a new leader crashes within a few message delays.
+    pub(crate) curse: f64,
+    /// The chance that a new leader is asked for another configuration or to hand over within a few message delays.
+    pub(crate) meddling: f64,
     pub(crate) options: Options,
 }
 
@@ -94,7 +98,17 @@ enum Event {
         life: u64,
     },
     Client,
+    /// A read that came while its node was paused.
+    Read {
+        node: NodeId,
+        life: u64,
+        read: ReadId,
+    },
     Fault,
+    /// The new leader's fate.
+    Crash(NodeId),
+    Restart(NodeId),
+    Meddle,
 }
 
 enum Write {
@@ -317,6 +331,33 @@ impl Network {
                 let pause = self.rng.span(Duration::from_millis(1), Duration::from_millis(30));
                 self.schedule(pause, Event::Client);
             }
+            Event::Read { node, life, read } => {
+                if !self.postponed(node, Event::Read { node, life, read }) && self.nodes[&node].life == life {
+                    self.with(node, |replica, _| replica.read(read));
+                }
+            }
+            Event::Crash(node) => {
+                if !self.calm {
+                    self.crash(node);
+                    let after = self.rng.span(Duration::ZERO, self.weather.options.election_timeout);
+                    self.schedule(after, Event::Restart(node));
+                }
+            }
+            Event::Restart(node) => {
+                if self.nodes[&node].replica.is_none() {
+                    self.start(node);
+                }
+            }
+            Event::Meddle => {
+                if self.calm {
+                    return;
+                }
+                if self.rng.chance(0.5) {
+                    self.meddle(1);
+                } else {
+                    self.hand_over();
+                }
+            }
             Event::Fault => {
                 if !self.calm {
                     self.fault();
@@ -334,7 +375,8 @@ impl Network {
         if until <= self.now {
             return false;
         }
-        let after = until.since(self.now);
+        // What gathered meanwhile is found in any order.
+        let after = until.since(self.now) + self.rng.span(Duration::ZERO, Duration::from_micros(100));
         self.schedule(after, event);
         true
     }
@@ -468,10 +510,13 @@ impl Network {
             assert_eq!(first, at, "{command:?} was applied twice");
         }
         self.applied_max = self.applied_max.max(replica.applied());
+        let mut leads = false;
         let status = replica.status();
         if status.role == Role::Leader {
+            let fresh = !self.leaders.contains_key(&status.term);
             let leader = *self.leaders.entry(status.term).or_insert(id);
             assert_eq!(leader, id, "two leaders in term {}", status.term);
+            leads = fresh;
         }
         for read in readable {
             let seen = node.reads.remove(&read).expect("a read is served once");
@@ -500,11 +545,27 @@ impl Network {
             let after = self.rng.span(Duration::ZERO, self.weather.sync_max);
             self.schedule(after, Event::Disk { node: id, life });
         }
+        if leads {
+            self.try_leader(id);
+        }
         for (to, packet) in sent {
             // Mostly quick, sometimes very late.
             let late = if self.rng.chance(0.02) { 20 } else { 1 };
             let after = self.rng.span(Duration::ZERO, self.weather.delay_max * late);
             self.schedule(after, Event::Packet { from: id, to, packet });
+        }
+    }
+
+    /// New leaders have a hard time.
+    fn try_leader(&mut self, id: NodeId) {
+        let span = self.weather.delay_max * 4;
+        if self.rng.chance(self.weather.curse) {
+            let after = self.rng.span(Duration::ZERO, span);
+            self.schedule(after, Event::Crash(id));
+        }
+        if self.rng.chance(self.weather.meddling) {
+            let after = self.rng.span(Duration::ZERO, span);
+            self.schedule(after, Event::Meddle);
         }
     }
 
@@ -516,7 +577,15 @@ impl Network {
         let id = self.any();
         let applied_max = self.applied_max;
         let node = self.nodes.get_mut(&id).expect("a node");
-        if node.replica.is_none() || node.paused_until > self.now {
+        if node.replica.is_none() {
+            return;
+        }
+        if node.paused_until > self.now {
+            node.read_numbers += 1;
+            let read = ReadId(node.read_numbers);
+            node.reads.insert(read, applied_max);
+            let life = node.life;
+            self.postponed(id, Event::Read { node: id, life, read });
             return;
         }
         if self.rng.chance(0.5) {
@@ -543,8 +612,13 @@ impl Network {
     fn fault(&mut self) {
         let id = self.any();
         let span = self.rng.span(Duration::ZERO, self.weather.options.election_timeout * 5);
-        match self.rng.below(10) {
+        match self.rng.below(11) {
             0 | 1 => self.crash(id),
+            // Leaders have the most to lose.
+            10 => {
+                let leader = self.leaders.last_key_value().map_or(id, |(_, leader)| *leader);
+                self.crash(leader);
+            }
             2..=4 => {
                 let down: Vec<NodeId> =
                     self.nodes.iter().filter(|(_, node)| node.replica.is_none()).map(|(id, _)| *id).collect();
@@ -554,39 +628,62 @@ impl Network {
             }
             5 => self.nodes.get_mut(&id).expect("a node").paused_until = self.now + span,
             6 => self.nodes.get_mut(&id).expect("a node").disk_stuck_until = self.now + span,
-            7 => {
-                self.blocked.clear();
-                // Any set of directed links may fail.
-                let share = [0.0, 0.2, 0.4][self.rng.below(3) as usize];
-                for from in 1..=self.nodes.len() as u64 {
-                    for to in 1..=self.nodes.len() as u64 {
-                        if self.rng.chance(share) {
-                            self.blocked.insert((NodeId(from), NodeId(to)));
-                        }
-                    }
-                }
-            }
-            8 => {
-                let to = self.any();
-                self.on_leader(|replica, now| replica.transfer_leadership(now, to));
-            }
-            // Without these two, members that were removed disturb the rest for ever (Raft section 6).
-            _ if !self.weather.options.pre_vote || !self.weather.options.check_quorum => {}
+            7 => self.partition(),
+            8 => self.hand_over(),
             _ => {
                 let count = self.rng.between(1, 3);
-                let changes: Vec<Change> = (0..count)
-                    .map(|_| {
-                        let node = self.any();
-                        match self.rng.below(4) {
-                            0 => Change::AddLearner(node),
-                            1 => Change::Remove(node),
-                            _ => Change::AddVoter(node),
-                        }
-                    })
-                    .collect();
-                self.on_leader(|replica, now| replica.reconfigure(now, changes.clone()));
+                self.meddle(count);
             }
         }
+    }
+
+    /// Cuts links: any of them, one replica's (often the leader's), or those between two groups; or mends all.
+    fn partition(&mut self) {
+        self.blocked.clear();
+        let shape = self.rng.below(4);
+        let share = [0.2, 0.4][self.rng.below(2) as usize];
+        let leader = self.leaders.last_key_value().map(|(_, leader)| *leader);
+        let alone = leader.filter(|_| self.rng.chance(0.7)).unwrap_or(NodeId(1));
+        let groups = self.rng.next_u64();
+        let group = |node: u64| groups >> node & 1;
+        for from in 1..=self.nodes.len() as u64 {
+            for to in 1..=self.nodes.len() as u64 {
+                let cut = match shape {
+                    0 => self.rng.chance(share),
+                    1 => NodeId(from) == alone || NodeId(to) == alone,
+                    2 => group(from) != group(to),
+                    _ => false,
+                };
+                if cut {
+                    self.blocked.insert((NodeId(from), NodeId(to)));
+                }
+            }
+        }
+    }
+
+    /// Asks whoever leads to let another lead.
+    fn hand_over(&mut self) {
+        let to = self.any();
+        self.on_leader(|replica, now| replica.transfer_leadership(now, to));
+    }
+
+    /// Asks whoever leads for another configuration.
+    fn meddle(&mut self, count: u64) {
+        // Without these two, members that were removed disturb the rest for ever (Raft section 6).
+        if !self.weather.options.pre_vote || !self.weather.options.check_quorum {
+            return;
+        }
+        let changes: Vec<Change> = (0..count)
+            .map(|_| {
+                let node = self.any();
+                match self.rng.below(4) {
+                    0 => Change::AddLearner(node),
+                    1 => Change::Remove(node),
+                    _ => Change::AddVoter(node),
+                }
+            })
+            .collect();
+        self.on_leader(|replica, now| replica.reconfigure(now, changes.clone()));
     }
 
     fn on_leader(&mut self, mut ask: impl FnMut(&mut Replica<Raft, Chain>, Time)) {
@@ -682,6 +779,8 @@ pub(crate) fn drawn(seed: u64) -> Weather {
         delay_max: Duration::from_millis(rng.between(1, 30)),
         sync_max: Duration::from_millis(rng.between(0, 20)),
         fault_every: Duration::from_millis(rng.between(50, 1000)),
+        curse: pick(&mut rng, &[0.0, 0.0, 0.3]),
+        meddling: pick(&mut rng, &[0.0, 0.0, 0.5]),
         snapshot_every: [5, 20, 200, 1_000_000][rng.below(4) as usize],
         options,
     }
