@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use synod_core::{
-    Audience, Command, CommandId, Config, Frozen, Index, Lsn, Machine, Members, NodeId, ReadId, Recovered, Refusal,
-    Role, SnapshotRef, Time,
+    Audience, Command, CommandId, Config, Frozen, Index, Lsn, Machine, Members, NodeId, ReadId, Recovered,
+    Refusal, Role, SnapshotRef, Time,
 };
 use synod_protocols::raft::{Options, Raft};
 use synod_replica::{Limits, Packet, Piece, Replica, World};
@@ -102,7 +102,8 @@ impl Cluster {
     fn new() -> Cluster {
         let members = Members::of((1..=3).map(NodeId));
         let open = |id: u64| {
-            let config = Config { id: NodeId(id), members: members.clone(), seed: id, options: Options::default() };
+            let config =
+                Config { id: NodeId(id), members: members.clone(), seed: id, options: Options::default() };
             Replica::open(&config, Limits::default(), Recovered::default(), Counter(0), Time::ZERO)
         };
         let replicas = (1..=3).map(|id| open(id).expect("nothing to restore")).collect();
@@ -145,7 +146,9 @@ impl Cluster {
 
     fn elect(&mut self) -> usize {
         loop {
-            if let Some(leader) = self.replicas.iter().position(|replica| replica.status().role == Role::Leader) {
+            if let Some(leader) =
+                self.replicas.iter().position(|replica| replica.status().role == Role::Leader)
+            {
                 self.settle();
                 return leader;
             }
@@ -174,7 +177,9 @@ fn main() {
             for _ in 0..3 * batch {
                 number += 1;
                 let id = CommandId { origin: cluster.replicas[leader].id(), number };
-                cluster.replicas[leader].submit(Command { id, payload: payload.clone() }).expect("within the limit");
+                cluster.replicas[leader]
+                    .submit(Command { id, payload: payload.clone() })
+                    .expect("within the limit");
                 if number % batch as u64 == 0 {
                     cluster.flush(leader);
                 }
