@@ -63,11 +63,20 @@ fn run(seed: u64) {
                 true => drop(keys.remove(&key)),
                 false => keys.retain(|it, _| !(*it >= key && it[..] < range_end[..])),
             }
-            apply(&mut store, &Op::DeleteRange(DeleteRange { key: key.into(), range_end, prev_kv: false }));
+            apply(
+                &mut store,
+                &Op::DeleteRange(DeleteRange { key: key.clone().into(), range_end, prev_kv: false }),
+            );
         } else {
             let value = vec![b'v'; rng.below(60) as usize].into();
             apply(&mut store, &Op::Put(Put { key: key.clone().into(), value, ..Put::default() }));
-            keys.insert(key, store.revision());
+            keys.insert(key.clone(), store.revision());
+        }
+        for it in [key.clone(), self::key(&mut rng)] {
+            let one = RangeRequest { key: it.clone().into(), ..RangeRequest::default() };
+            let found =
+                store.range(&one).expect("a readable key").kvs.iter().next().map(|pair| pair.modified);
+            assert_eq!(found, keys.get(&it).copied(), "{it:?}");
         }
         if rng.chance(0.002) {
             past.push((store.revision(), keys.clone()));
@@ -116,5 +125,23 @@ fn run(seed: u64) {
 fn thousands_of_keys_agree_with_ordered_maps() {
     for seed in 0..8 {
         run(seed);
+    }
+}
+
+/// A key that falls between the two halves of a leaf that is being split is put where the next search looks for it.
+#[test]
+fn a_key_between_the_halves_is_found() {
+    for between in ["k0510za", "k0511", "k0512", "k0512a", "k0512y"] {
+        let mut store = Store::new();
+        // 512 keys fill a leaf; written from the last to the first, so that it is split in the middle.
+        let names = (0..512).rev().map(|i| format!("k{:04}z", 2 * i)).chain([between.to_string()]);
+        let names: Vec<String> = names.collect();
+        for name in &names {
+            apply(&mut store, &Op::Put(Put { key: name.clone().into(), ..Put::default() }));
+        }
+        for name in &names {
+            let one = RangeRequest { key: name.clone().into(), ..RangeRequest::default() };
+            assert_eq!(store.range(&one).expect("a readable key").count, 1, "{name} after {between}");
+        }
     }
 }
