@@ -37,7 +37,8 @@ pub(crate) fn causal_memory(analysis: &Analysis, budget: &Budget) -> Result<Opti
             Some(saturation) => saturation,
             none => none.insert(analysis.saturation(budget)?),
         };
-        let view = View::Past { session, prefix: clocks.of(last) };
+        let prefix = clocks.all(reads_from, last);
+        let view = View::Past { session, prefix: &prefix };
         let ending = saturation.run(view, Rules::EarlierWrites, budget)?;
         if ending != Ending::Consistent {
             return Ok(unfold(saturation, &analysis.readers, reads_from, view, &ending, names));
@@ -54,11 +55,11 @@ fn needs_order(analysis: &Analysis, clocks: &Clocks, session: usize) -> bool {
         reads_from.source_write(read).is_some_and(|source| {
             analysis.key_writes.groups(reads_from.key(read)).iter().any(|group| {
                 let writer = group.session as usize;
-                let mut prefix = clocks.of(read)[writer];
+                let mut prefix = clocks.seen(reads_from, read, writer);
                 if writer == session {
                     prefix = prefix.min(reads_from.position(read));
                 }
-                prefix > clocks.of(source)[writer]
+                prefix > clocks.seen(reads_from, source, writer)
                     && analysis.key_writes.last_within(reads_from, group, prefix).is_some_and(|write| {
                         write != source && !clocks.at_or_before(reads_from, write, source)
                     })

@@ -57,13 +57,13 @@ fn newest_before(
     group: &Group,
 ) -> Option<Op> {
     let session = group.session as usize;
-    let mut prefix = clocks.of(read)[session];
+    let mut prefix = clocks.seen(reads_from, read, session);
     if session == reads_from.session_of(read) {
         prefix = prefix.min(reads_from.position(read));
     }
     // What the source had seen of that session cannot be after the source.
     if let Some(source) = reads_from.source_write(read)
-        && prefix <= clocks.of(source)[session]
+        && prefix <= clocks.seen(reads_from, source, session)
         && session != reads_from.session_of(source)
     {
         return None;

@@ -86,7 +86,7 @@ impl<'a> Saturation<'a> {
             }
         }
         Ok(Saturation {
-            changed: vec![false; reads_from.len()],
+            changed: vec![true; reads_from.len()],
             initial_reads,
             reads_from,
             readers,
@@ -103,7 +103,7 @@ impl<'a> Saturation<'a> {
     pub fn run(&mut self, view: View, rules: Rules, budget: &Budget) -> Result<Ending, Exhausted> {
         self.extra.clear();
         self.clocks.clear();
-        self.changed.fill(false);
+        self.changed.fill(true);
         self.passes = 0;
         loop {
             let edges = self.extra.edges().len();
@@ -148,7 +148,7 @@ impl<'a> Saturation<'a> {
     }
 
     fn look(&self, budget: &Budget) -> Result<(), Exhausted> {
-        match budget.over(self.steps, 0) {
+        match budget.over(self.steps, self.clocks.bytes()) {
             None => Ok(()),
             Some(limit) => {
                 let progress = format!(
@@ -166,7 +166,7 @@ impl<'a> Saturation<'a> {
         let source = self.reads_from.source_write(read);
         for group in self.key_writes.groups(self.reads_from.key(read)) {
             let session = group.session as usize;
-            let mut prefix = self.clocks.of(read)[session];
+            let mut prefix = self.clocks.seen(self.reads_from, read, session);
             if session == self.reads_from.session_of(read) {
                 prefix = prefix.min(self.reads_from.position(read));
             }
@@ -179,7 +179,7 @@ impl<'a> Saturation<'a> {
                 }
                 (_, Some(source)) => {
                     // What the source has seen of that session is before the source already.
-                    if prefix <= self.clocks.of(source)[session] {
+                    if prefix <= self.clocks.seen(self.reads_from, source, session) {
                         continue;
                     }
                     let last = self.key_writes.last_within(self.reads_from, group, prefix);
@@ -188,7 +188,7 @@ impl<'a> Saturation<'a> {
                         && !self.clocks.at_or_before(self.reads_from, last, source)
                     {
                         self.extra.push(Derived { before: last, after: source, because: read });
-                        self.changed[source as usize] |= self.clocks.join(last, source);
+                        self.changed[source as usize] |= self.clocks.join(self.reads_from, last, source);
                     }
                 }
                 (_, None) => {}
@@ -210,7 +210,11 @@ impl<'a> Saturation<'a> {
         for group in self.key_writes.groups(key) {
             let session = group.session as usize;
             let own = session == self.reads_from.session_of(write);
-            let prefix = if own { self.reads_from.position(write) } else { self.clocks.of(write)[session] };
+            let prefix = if own {
+                self.reads_from.position(write)
+            } else {
+                self.clocks.seen(self.reads_from, write, session)
+            };
             let Some(last) = self.key_writes.last_within(self.reads_from, group, prefix) else { continue };
             for i in 0..self.readers.of_write(last).len() {
                 let read = self.readers.of_write(last)[i];
@@ -225,7 +229,7 @@ impl<'a> Saturation<'a> {
     fn put_before(&mut self, read: Op, write: Op) {
         if read != write && !self.clocks.at_or_before(self.reads_from, read, write) {
             self.extra.push(Derived { before: read, after: write, because: read });
-            self.changed[write as usize] |= self.clocks.join(read, write);
+            self.changed[write as usize] |= self.clocks.join(self.reads_from, read, write);
         }
     }
 }
