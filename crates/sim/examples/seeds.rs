@@ -36,7 +36,7 @@ fn main() {
         if let Some(violation) = outcome.violation {
             failed += 1;
             by.entry(violation.property.to_owned()).or_default().push(seed);
-            if failed < 30 {
+            if failed < 12 {
                 println!("seed {seed}: {violation}");
             }
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use synod_core::{CommandId, NodeId, ReadId, Rng, Time};
 
-use crate::machine::{Ask, Said};
+use crate::machine::{Answer, Ask, Said};
 
 /// One operation, as its client knows it.
 #[derive(Clone, Copy, Debug)]
@@ -24,25 +24,15 @@ pub struct Record {
     pub invoked: Time,
     /// When the answer came.
     pub completed: Time,
-    /// The store's revision in the answer; 0 without one.
-    pub revision: u64,
     /// The greatest revision in any answer before this was asked.
-    pub floor: u64,
+    pub floor: i64,
 }
 
 /// How an operation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// A read's answer.
-    Read {
-        /// What the key held.
-        value: Option<u64>,
-    },
-    /// A write's answer.
-    Done {
-        /// Whether it changed anything.
-        done: bool,
-    },
+    /// With an answer.
+    Said(Said),
     /// It certainly did not happen and never will.
     Refused,
     /// Nobody knows.
@@ -69,6 +59,7 @@ pub struct Client {
     /// Its open operation: its place in the records, and what it waits for.
     pub open: Option<(usize, Waiting)>,
     last_seen: Option<(u64, u64)>,
+    lease: i64,
 }
 
 /// All clients and their records.
@@ -80,25 +71,35 @@ pub struct Clients {
     rng: Rng,
     processes: u32,
     values: u64,
+    leases: i64,
     keys: u64,
     /// The greatest revision in any answer so far.
-    newest: u64,
+    newest: i64,
 }
 
 impl Clients {
     /// So many clients, who work on so many keys.
     #[must_use]
     pub fn new(count: usize, keys: u64, mut rng: Rng) -> Clients {
-        let client = |process: usize| Client {
-            node: NodeId(1),
-            process: process as u32,
-            turn: 0,
-            open: None,
-            last_seen: None,
-        };
-        let clients = (0..count).map(client).collect();
         let rng = rng.fork();
-        Clients { clients, records: Vec::new(), rng, processes: count as u32, values: 0, keys, newest: 0 }
+        let mut clients =
+            Clients { clients: Vec::new(), records: Vec::new(), rng, processes: 0, values: 0, leases: 0, keys, newest: 0 };
+        for _ in 0..count {
+            clients.hire(NodeId(1));
+        }
+        clients
+    }
+
+    /// One more client, who asks at one replica; its place.
+    pub fn hire(&mut self, node: NodeId) -> usize {
+        let process = self.process();
+        self.clients.push(Client { node, process, turn: 0, open: None, last_seen: None, lease: 0 });
+        self.clients.len() - 1
+    }
+
+    fn process(&mut self) -> u32 {
+        self.processes += 1;
+        self.processes
     }
 
     /// A pause before the next operation, at most `max`.
@@ -106,43 +107,53 @@ impl Clients {
         self.rng.span(max / 10, max)
     }
 
+    /// A number below `bound`, for whoever else belongs to the clients' side.
+    pub fn draw(&mut self, bound: u64) -> u64 {
+        self.rng.below(bound)
+    }
+
+    fn value(&mut self) -> u64 {
+        self.values += 2;
+        self.values
+    }
+
     /// Lets a client choose where to ask and what.
     pub fn choose(&mut self, client: usize, nodes: &[NodeId]) -> (NodeId, Ask) {
+        let value = self.value();
         let rng = &mut self.rng;
         let chosen = &mut self.clients[client];
         if rng.chance(0.2) || !nodes.contains(&chosen.node) {
             chosen.node = nodes[rng.below(nodes.len() as u64) as usize];
         }
         let key = rng.below(self.keys);
-        let ask = match rng.below(100) {
-            0..45 => Ask::Get { key },
-            45..80 => {
-                self.values += 1;
-                Ask::Put { key, value: self.values }
-            }
-            80..88 => Ask::Delete { key },
-            _ => {
-                self.values += 1;
+        let other = (key + 1 + rng.below(self.keys.max(2) - 1)) % self.keys.max(2);
+        let ask = match rng.below(1000) {
+            0..440 => Ask::Get { key },
+            440..730 => Ask::Put { key, value, lease: 0 },
+            730..800 => Ask::Delete { key },
+            800..880 => {
                 // What it saw last is a likely value; without any it is a guess that must fail.
                 let (key, expected) = chosen.last_seen.unwrap_or((key, u64::MAX >> 1));
-                Ask::Swap { key, expected, value: self.values }
+                Ask::Swap { key, expected, value }
             }
+            880..920 => Ask::Both { first: key, second: other, value },
+            920..930 => Ask::Compact { revision: self.newest - rng.below(30) as i64 },
+            930..950 => {
+                self.leases += 1;
+                chosen.lease = self.leases;
+                Ask::Grant { id: self.leases, ttl: 1 + rng.below(5) as i64 }
+            }
+            950..970 if chosen.lease > 0 => Ask::Put { key, value, lease: chosen.lease },
+            970..990 if chosen.lease > 0 => Ask::KeepAlive { id: chosen.lease },
+            990..994 if chosen.lease > 0 => Ask::Revoke { id: chosen.lease },
+            _ => Ask::Put { key, value, lease: 0 },
         };
         (chosen.node, ask)
     }
 
     /// A write of a fresh value, for probing.
     pub fn probe(&mut self) -> Ask {
-        self.values += 1;
-        Ask::Put { key: 0, value: self.values }
-    }
-
-    /// One more client, who asks at one replica; its place.
-    pub fn hire(&mut self, node: NodeId) -> usize {
-        let process = self.processes;
-        self.processes += 1;
-        self.clients.push(Client { node, process, turn: 0, open: None, last_seen: None });
-        self.clients.len() - 1
+        Ask::Put { key: 0, value: self.value(), lease: 0 }
     }
 
     /// An operation begins.
@@ -151,10 +162,8 @@ impl Clients {
         let chosen = &mut self.clients[client];
         chosen.turn += 1;
         chosen.open = Some((record, waiting));
-        let process = chosen.process;
-        let turn = chosen.turn;
-        let (ended, completed, revision) = (Ended::Unknown, now, 0);
-        self.records.push(Record { process, node, ask, ended, invoked: now, completed, revision, floor });
+        let (process, turn, ended) = (chosen.process, chosen.turn, Ended::Unknown);
+        self.records.push(Record { process, node, ask, ended, invoked: now, completed: now, floor });
         turn
     }
 
@@ -165,34 +174,28 @@ impl Clients {
     }
 
     /// An operation ends. Gives back its record.
-    pub fn end(&mut self, client: usize, now: Time, ended: Ended, revision: u64) -> Option<Record> {
-        let chosen = &mut self.clients[client];
-        let (place, _) = chosen.open.take()?;
+    pub fn end(&mut self, client: usize, now: Time, ended: Ended) -> Option<Record> {
+        let (place, _) = self.clients[client].open.take()?;
         let record = &mut self.records[place];
         record.ended = ended;
         record.completed = now;
-        record.revision = revision;
+        let record = *record;
         match ended {
-            Ended::Read { value } => chosen.last_seen = value.map(|value| (record.ask.key(), value)),
-            Ended::Done { .. } => {
-                if let Ask::Put { key, value } | Ask::Swap { key, value, .. } = record.ask {
-                    chosen.last_seen = Some((key, value));
-                }
+            Ended::Said(said) => {
+                self.newest = self.newest.max(said.revision);
+                let seen = match (said.answer, record.ask) {
+                    (Answer::Read(pair), Ask::Get { key }) => pair.map(|pair| (key, pair.value)),
+                    (Answer::Done, Ask::Put { key, value, .. }) => Some((key, value)),
+                    (Answer::Swapped(Ok(())), Ask::Swap { key, value, .. }) => Some((key, value)),
+                    (Answer::Swapped(Err(pair)), Ask::Swap { key, .. }) => pair.map(|pair| (key, pair.value)),
+                    _ => return Some(record),
+                };
+                self.clients[client].last_seen = seen;
             }
             Ended::Refused => {}
-            Ended::Unknown => {
-                // The old process may still have an effect: whoever goes on is somebody else.
-                chosen.process = self.processes;
-                self.processes += 1;
-            }
+            // The old process may still have an effect: whoever goes on is somebody else.
+            Ended::Unknown => self.clients[client].process = self.process(),
         }
-        self.newest = self.newest.max(revision);
-        Some(*record)
-    }
-
-    /// A reply to a command.
-    pub fn replied(&mut self, id: CommandId, now: Time, said: Said) -> Option<(usize, Record)> {
-        let client = self.waiting(Waiting::Command(id))?;
-        Some((client, self.end(client, now, Ended::Done { done: said.done }, said.revision)?))
+        Some(record)
     }
 }

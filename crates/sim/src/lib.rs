@@ -18,6 +18,7 @@
 
 pub mod byzantine;
 pub mod client;
+pub mod diagram;
 pub mod disk;
 pub mod family;
 pub mod faults;
@@ -25,11 +26,14 @@ pub mod machine;
 pub mod network;
 pub mod oracle;
 pub mod partition;
+pub mod report;
 pub mod script;
+pub mod shrink;
 pub mod swarm;
 pub mod sweep;
 mod tally;
 pub mod trace;
+pub mod watcher;
 pub mod world;
 
 pub use tally::Tally;

@@ -1,51 +1,188 @@
-//! The state machine under test, with an auditor inside.
+//! The state machine under test: the store that ships, with an auditor beside it.
 //!
-//! [`Audited`] wraps the store that ships. Beside applying, it keeps a *chain*: a digest over every command
-//! applied since the beginning of time, in order, together with the revision that the store answered with. Two replicas
-//! with the same chain after the same number of commands went the same way, at every index. The chain
-//! travels in snapshots, so that a restored replica goes on where its snapshot was taken.
+//! [`Audited`] keeps a *chain*: a digest over every command applied since the beginning of time, in order, and over the
+//! store's own digest behind each ([`Store::digest`] stands for the whole replicated state). Two replicas with the same
+//! chain after the same number of commands went the same way, at every index. The chain travels in snapshots, so
+//! that a restored replica goes on where its snapshot was taken.
+//!
+//! Clients speak a small language ([`Ask`]), which becomes the store's own operations; values are numbers that nobody writes twice.
 
-use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
 
-use bytes::{BufMut, Bytes, BytesMut};
-use synod_core::{Audience, Command, CommandId, Frozen, Index, Machine, SnapshotRef};
+use bytes::Bytes;
+use synod_core::{
+    Audience, Command, CommandId, Frozen, Index, Machine, SnapshotRef, SnapshotSource, Wire,
+};
+use synod_kv::op::{
+    Compare, CompareResult, CompareTarget, DeleteRange, Op, OpReply, Put, RangeReply, RangeRequest, Reply, Txn,
+    TxnOp, TxnOpReply,
+};
+use synod_kv::record::KeyValue;
+use synod_kv::snapshot::FrozenStore;
+use synod_kv::{OpError, Store};
 
 /// What a client asks of the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ask {
     /// Reads a key; never goes through the log.
-    Get { key: u64 },
+    Get {
+        /// Which.
+        key: u64,
+    },
     /// Writes a value that nobody else ever writes.
-    Put { key: u64, value: u64 },
+    Put {
+        /// Which key.
+        key: u64,
+        /// What.
+        value: u64,
+        /// Under which lease; 0: none.
+        lease: i64,
+    },
     /// Removes a key.
-    Delete { key: u64 },
-    /// Writes if the key has the expected value.
-    Swap { key: u64, expected: u64, value: u64 },
+    Delete {
+        /// Which.
+        key: u64,
+    },
+    /// Writes if the key has the expected value; else reads it.
+    Swap {
+        /// Which key.
+        key: u64,
+        /// What it must hold.
+        expected: u64,
+        /// What it will hold.
+        value: u64,
+    },
+    /// Writes two keys at once.
+    Both {
+        /// The first.
+        first: u64,
+        /// The second.
+        second: u64,
+        /// What the first will hold; the second holds the next number.
+        value: u64,
+    },
+    /// Gives up the history before a revision.
+    Compact {
+        /// The lowest that stays.
+        revision: i64,
+    },
+    /// Makes a lease.
+    Grant {
+        /// Its name.
+        id: i64,
+        /// Its length in seconds.
+        ttl: i64,
+    },
+    /// Ends a lease.
+    Revoke {
+        /// Which.
+        id: i64,
+    },
+    /// Renews a lease: the leader's business alone, never in the log.
+    KeepAlive {
+        /// Which.
+        id: i64,
+    },
+}
+
+/// The key as the store knows it.
+#[must_use]
+pub fn key_name(key: u64) -> Bytes {
+    Bytes::from(format!("k{key}"))
+}
+
+fn value_name(value: u64) -> Bytes {
+    Bytes::from(value.to_string())
+}
+
+fn number(text: &[u8]) -> Option<u64> {
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
+/// The number of a key's name.
+#[must_use]
+pub fn key_number(name: &[u8]) -> Option<u64> {
+    number(name.strip_prefix(b"k")?)
+}
+
+/// Whether the answer comes out of the log, or from a replica that may read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// As a command.
+    Log,
+    /// Behind a read's fence.
+    Fence,
 }
 
 impl Ask {
-    /// Which key it is about.
+    /// Which way it goes.
     #[must_use]
-    pub fn key(self) -> u64 {
+    pub fn way(self) -> Way {
         match self {
-            Ask::Get { key } | Ask::Put { key, .. } | Ask::Delete { key } | Ask::Swap { key, .. } => key,
+            Ask::Get { .. } | Ask::KeepAlive { .. } => Way::Fence,
+            _ => Way::Log,
         }
+    }
+
+    /// The store's operation; none for what never goes through the log.
+    #[must_use]
+    pub fn op(self) -> Option<Op> {
+        let put = |key, value, lease| Put { key: key_name(key), value: value_name(value), lease, ..Put::default() };
+        Some(match self {
+            Ask::Get { .. } | Ask::KeepAlive { .. } => return None,
+            Ask::Put { key, value, lease } => Op::Put(put(key, value, lease)),
+            Ask::Delete { key } => Op::DeleteRange(DeleteRange { key: key_name(key), ..DeleteRange::default() }),
+            Ask::Swap { key, expected, value } => Op::Txn(Txn {
+                compare: vec![Compare {
+                    key: key_name(key),
+                    range_end: Bytes::new(),
+                    result: CompareResult::Equal,
+                    target: CompareTarget::Value(value_name(expected)),
+                }],
+                success: vec![TxnOp::Put(put(key, value, 0))],
+                failure: vec![TxnOp::Range(RangeRequest { key: key_name(key), ..RangeRequest::default() })],
+            }),
+            Ask::Both { first, second, value } => Op::Txn(Txn {
+                compare: Vec::new(),
+                success: vec![TxnOp::Put(put(first, value, 0)), TxnOp::Put(put(second, value + 1, 0))],
+                failure: Vec::new(),
+            }),
+            Ask::Compact { revision } => Op::Compact { revision },
+            Ask::Grant { id, ttl } => Op::LeaseGrant { id, ttl },
+            Ask::Revoke { id } => Op::LeaseRevoke { id },
+        })
     }
 
     /// The command's payload.
     #[must_use]
     pub fn payload(self) -> Bytes {
-        let mut out = BytesMut::with_capacity(25);
-        let (tag, numbers) = match self {
-            Ask::Get { key } => (0, [key, 0, 0]),
-            Ask::Put { key, value } => (1, [key, value, 0]),
-            Ask::Delete { key } => (2, [key, 0, 0]),
-            Ask::Swap { key, expected, value } => (3, [key, expected, value]),
-        };
-        out.put_u8(tag);
-        numbers.into_iter().for_each(|number| out.put_u64_le(number));
-        out.freeze()
+        self.op().map(|op| op.to_bytes()).unwrap_or_default()
+    }
+}
+
+/// A pair as a client sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pair {
+    /// What the key holds.
+    pub value: u64,
+    /// The revision that created it.
+    pub create: i64,
+    /// The revision that changed it last.
+    pub modified: i64,
+    /// How often it was put since.
+    pub version: i64,
+    /// Its lease.
+    pub lease: i64,
+}
+
+impl Pair {
+    /// From the store's encoding.
+    #[must_use]
+    pub fn parse(encoded: &[u8]) -> Option<(u64, Pair)> {
+        let pair = KeyValue::parse(encoded)?;
+        let KeyValue { create, modified, version, lease, .. } = pair;
+        Some((key_number(pair.key)?, Pair { value: number(pair.value)?, create, modified, version, lease }))
     }
 }
 
@@ -53,9 +190,44 @@ impl Ask {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Said {
     /// The store's revision.
-    pub revision: u64,
-    /// Whether it was done (a swap whose expectation failed was not).
-    pub done: bool,
+    pub revision: i64,
+    /// What came of it.
+    pub answer: Answer,
+}
+
+/// What came of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It is done, and there is nothing to say.
+    Done,
+    /// What a key holds.
+    Read(Option<Pair>),
+    /// How many keys are gone.
+    Deleted(i64),
+    /// A swap: done, or what is there instead.
+    Swapped(Result<(), Option<Pair>>),
+    /// The store refused, and nothing changed.
+    Error(OpError),
+}
+
+fn first_pair(range: &RangeReply) -> Option<Pair> {
+    range.kvs.encoded().next().and_then(Pair::parse).map(|(_, pair)| pair)
+}
+
+impl From<Reply> for Said {
+    fn from(reply: Reply) -> Said {
+        let answer = match &reply.result {
+            Err(error) => Answer::Error(*error),
+            Ok(OpReply::DeleteRange(reply)) => Answer::Deleted(reply.deleted),
+            Ok(OpReply::Txn(txn)) if !txn.succeeded => match txn.responses.first() {
+                Some(TxnOpReply::Range(range)) => Answer::Swapped(Err(first_pair(range))),
+                _ => Answer::Done,
+            },
+            Ok(OpReply::Txn(txn)) if txn.responses.len() == 1 => Answer::Swapped(Ok(())),
+            Ok(_) => Answer::Done,
+        };
+        Said { revision: reply.revision, answer }
+    }
 }
 
 /// One command that a machine applied.
@@ -72,17 +244,17 @@ pub struct Applied {
     /// The chain behind it.
     pub chain: u64,
     /// The store's revision behind it.
-    pub revision: u64,
+    pub revision: i64,
 }
 
 /// A store with an auditor.
-#[derive(Clone, Default)]
+#[derive(Default)]
 pub struct Audited {
-    store: BTreeMap<u64, u64>,
-    revision: u64,
+    /// The store.
+    pub store: Store,
     /// Commands applied since the beginning of time.
     pub count: u64,
-    /// The digest over all of them.
+    /// The digest over all of them, and over the store behind each.
     pub chain: u64,
     /// What was applied since somebody looked; taken by the oracles.
     pub trail: Vec<Applied>,
@@ -109,77 +281,81 @@ pub fn digest(bytes: &[u8]) -> u64 {
 }
 
 impl Audited {
-    /// The value of a key, and the store's revision.
+    /// Reads a key as it is now.
     #[must_use]
-    pub fn get(&self, key: u64) -> (Option<u64>, u64) {
-        (self.store.get(&key).copied(), self.revision)
+    pub fn get(&self, key: u64) -> Said {
+        let request = RangeRequest { key: key_name(key), ..RangeRequest::default() };
+        let answer = match self.store.range(&request) {
+            Ok(range) => Answer::Read(first_pair(&range)),
+            Err(error) => Answer::Error(error),
+        };
+        Said { revision: self.store.revision(), answer }
     }
 
-    /// A digest of the whole state, however it came about.
+    /// A digest of the whole state as it is, computed afresh.
     #[must_use]
     pub fn state(&self) -> u64 {
-        self.store.iter().fold(self.revision, |digest, (key, value)| mix(mix(digest, *key), *value))
+        self.store.digest_audited()
     }
 }
 
 impl Machine for Audited {
     type Reply = Said;
-    type Frozen = Audited;
+    type Frozen = FrozenAudited;
 
-    fn apply(&mut self, at: Index, command: &Command, _audience: Audience) -> Said {
-        let mut numbers = [0u64; 3];
-        for (number, bytes) in numbers.iter_mut().zip(command.payload[1..].chunks(8)) {
-            *number = u64::from_le_bytes(bytes.try_into().unwrap_or_default());
-        }
-        let [key, first, second] = numbers;
-        let done = match command.payload[0] {
-            1 => {
-                self.store.insert(key, first);
-                true
-            }
-            2 => self.store.remove(&key).is_some(),
-            3 if self.store.get(&key) == Some(&first) => {
-                self.store.insert(key, second);
-                true
-            }
-            _ => false,
-        };
-        self.revision += u64::from(done);
-        let payload = digest(&command.payload);
+    fn apply(&mut self, at: Index, command: &Command, audience: Audience) -> Said {
+        let reply = self.store.apply_command(at, command, audience);
+        let (payload, revision) = (digest(&command.payload), self.store.revision());
         self.count += 1;
-        for number in [at.0, command.id.origin.0, command.id.number, payload, self.revision] {
+        for number in [at.0, command.id.origin.0, command.id.number, payload, self.store.digest()] {
             self.chain = mix(self.chain, number);
         }
-        let (count, id, chain, revision) = (self.count, command.id, self.chain, self.revision);
+        let (count, id, chain) = (self.count, command.id, self.chain);
         self.trail.push(Applied { at, count, id, payload, chain, revision });
-        Said { revision: self.revision, done }
+        // Answers are made for clients alone; nobody listens to the others.
+        reply.into()
     }
 
-    fn freeze(&self) -> Audited {
-        Audited { trail: Vec::new(), ..self.clone() }
+    fn freeze(&self) -> FrozenAudited {
+        FrozenAudited { store: self.store.freeze(), count: self.count, chain: self.chain }
     }
 
     fn restore(&mut self, source: &SnapshotRef) -> io::Result<()> {
-        let bytes = source.read(0, usize::try_from(source.bytes).map_err(|_| io::ErrorKind::InvalidData)?)?;
-        let mut numbers = bytes.chunks(8).map(|part| part.try_into().map(u64::from_le_bytes));
-        let mut next = || numbers.next().and_then(Result::ok).ok_or(io::ErrorKind::UnexpectedEof);
-        let (revision, count, chain, keys) = (next()?, next()?, next()?, next()?);
-        let mut store = BTreeMap::new();
-        for _ in 0..keys {
-            store.insert(next()?, next()?);
-        }
-        *self = Audited { store, revision, count, chain, trail: std::mem::take(&mut self.trail) };
+        let header = source.read(0, HEADER_BYTES as usize)?;
+        let numbers: Vec<u64> =
+            header.chunks_exact(8).map(|part| u64::from_le_bytes(part.try_into().unwrap_or_default())).collect();
+        let [count, chain] = numbers[..] else { return Err(io::ErrorKind::UnexpectedEof.into()) };
+        let bytes = source.bytes - HEADER_BYTES;
+        let rest = SnapshotRef { at: source.at, bytes, source: Arc::new(Behind(source.source.clone())) };
+        self.store.restore(&rest)?;
+        (self.count, self.chain) = (count, chain);
         Ok(())
     }
 }
 
-impl Frozen for Audited {
+/// In front of the store's own snapshot: count and chain.
+const HEADER_BYTES: u64 = 16;
+
+/// A snapshot without its header.
+struct Behind(Arc<dyn SnapshotSource>);
+
+impl SnapshotSource for Behind {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.0.read_at(offset + HEADER_BYTES, buffer)
+    }
+}
+
+/// One moment's state, to be written down.
+pub struct FrozenAudited {
+    store: FrozenStore,
+    count: u64,
+    chain: u64,
+}
+
+impl Frozen for FrozenAudited {
     fn write_to(self, out: &mut dyn io::Write) -> io::Result<()> {
-        let header = [self.revision, self.count, self.chain, self.store.len() as u64];
-        let pairs = self.store.iter().flat_map(|(key, value)| [*key, *value]);
-        for number in header.into_iter().chain(pairs) {
-            out.write_all(&number.to_le_bytes())?;
-        }
-        Ok(())
+        out.write_all(&self.count.to_le_bytes())?;
+        out.write_all(&self.chain.to_le_bytes())?;
+        self.store.write_to(out)
     }
 }

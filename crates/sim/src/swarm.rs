@@ -69,6 +69,8 @@ pub struct Plan<O> {
     pub applies_max: usize,
     /// How many clients there are.
     pub clients: usize,
+    /// How many watchers there are.
+    pub watchers: usize,
     /// How long a client thinks between two operations, at most.
     pub think: Duration,
     /// How long a client waits for an answer.
@@ -160,17 +162,19 @@ pub fn draw<F: Family>(
         // A pause or a leap of the clock is what leases do not survive in any system: see the paper's own caveat.
         faults = faults.without(FaultKind::Jump);
     }
+    // Every number is drawn whether it is needed or not: leaving a fault out must not change the others.
     let drift_ppm = match clocks {
-        _ if !faults.has(FaultKind::Drift) => 0,
         Clocks::Free => rng.below(200_000) as u32,
         Clocks::Bounded(ppm) => rng.below(u64::from(ppm) + 1) as u32,
     };
+    let drift_ppm = if faults.has(FaultKind::Drift) { drift_ppm } else { 0 };
+    let snapshot_every = rng.between(3, 60);
     let rates = network(&mut rng.fork(), faults, election);
     let slow = rng.between(1, 20);
     let victims = victims(&mut rng, nodes, F::losses_max(nodes as usize));
     let liars_max = wishes.liars.unwrap_or(F::liars_max(nodes as usize));
     let liars = if faults.has(FaultKind::Byzantine) || wishes.liars.is_some() {
-        let mut liars = self::victims(&mut rng, nodes, liars_max);
+        let mut liars = self::victims(&mut rng.fork(), nodes, liars_max);
         liars.truncate(if wishes.liars.is_some() {
             liars_max
         } else {
@@ -194,9 +198,10 @@ pub fn draw<F: Family>(
         calm: Rates::calm(election / 400, election / 400),
         disk: (Duration::from_micros(50 * slow), Duration::from_micros(400 * slow)),
         drift_ppm,
-        snapshot_every: if faults.has(FaultKind::Snapshots) { rng.between(3, 60) } else { 2000 },
+        snapshot_every: if faults.has(FaultKind::Snapshots) { snapshot_every } else { 2000 },
         applies_max: if rng.chance(0.2) { rng.between(1, 16) as usize } else { 8192 },
         clients: rng.between(1, 6) as usize,
+        watchers: rng.below(3) as usize,
         think: Duration::from_millis(rng.between(5, 250)),
         patience: election * 4,
         keys: rng.between(1, 6),
@@ -234,6 +239,7 @@ fn victims(rng: &mut Rng, nodes: u64, count: usize) -> Vec<NodeId> {
 
 fn network(rng: &mut Rng, faults: FaultSet, election: Duration) -> Rates {
     let mut rates = Rates::calm(election / 400, election / 400);
+    let (step, doublings) = (20 + rng.below(200) as u32, rng.between(3, 8) as u32);
     let mut share = |kind: FaultKind, max: f64| {
         let drawn = rng.unit() * max;
         if faults.has(kind) { drawn } else { 0.0 }
@@ -243,8 +249,8 @@ fn network(rng: &mut Rng, faults: FaultSet, election: Duration) -> Rates {
     rates.corruption = share(FaultKind::Corrupt, 0.02);
     rates.encoded = 0.02 + share(FaultKind::Corrupt, 0.2);
     if faults.has(FaultKind::Delay) {
-        rates.delay_step = election / (20 + rng.below(200) as u32);
-        rates.doublings_max = rng.between(3, 8) as u32;
+        rates.delay_step = election / step;
+        rates.doublings_max = doublings;
     }
     if faults.has(FaultKind::Reorder) {
         rates.order = LinkOrder::Free;
@@ -255,8 +261,11 @@ fn network(rng: &mut Rng, faults: FaultSet, election: Duration) -> Rates {
 /// Draws when the single faults happen: each kind at its own pace, over the whole safety phase.
 fn schedule<O>(rng: &mut Rng, plan: &Plan<O>) -> Vec<Planned> {
     let mut planned = Vec::new();
-    for kind in plan.faults.kinds() {
+    for kind in FaultKind::ALL.iter().copied() {
         let mut rng = rng.fork();
+        if !plan.faults.has(kind) {
+            continue;
+        }
         // On average once in this time: from restless to rare.
         let pace = plan.election * 2 * (1 + rng.below(12) as u32);
         let mut at = Time::ZERO + pace / 2;

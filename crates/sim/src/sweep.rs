@@ -7,6 +7,7 @@ use synod_core::Time;
 
 use crate::family::Family;
 use crate::oracle::Violation;
+use crate::report::{Failure, Report};
 use crate::swarm::{self, WishError, Wishes};
 use crate::trace::Recorder;
 use crate::world::{Counts, Outcome, Recovery, World};
@@ -20,17 +21,16 @@ use crate::world::{Counts, Outcome, Recovery, World};
 pub fn run<F: Family>(seed: u64, wishes: &Wishes, recorder: Recorder) -> Result<Outcome, WishError> {
     let plan = swarm::draw::<F>(seed, wishes)?;
     let safety = plan.safety;
-    let recording = recorder.is_on();
     let result = catch_unwind(AssertUnwindSafe(|| World::<F>::new(seed, plan, recorder).run()));
     Ok(result.unwrap_or_else(|panic| {
         let what = panic.downcast_ref::<String>().cloned();
         let what = what.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
         let what = what.unwrap_or_else(|| "a panic without a message".to_owned());
-        let _ = recording;
         Outcome {
             violation: Some(Violation { property: "no panic", what, at: Time::ZERO + safety }),
             hash: 0,
             simulated: Duration::ZERO,
+            election: Duration::ZERO,
             counts: Counts::default(),
             coverage: crate::disk::Coverage::default(),
             recovery: Recovery::NotTried,
@@ -43,4 +43,40 @@ pub fn run<F: Family>(seed: u64, wishes: &Wishes, recorder: Recorder) -> Result<
             records: Vec::new(),
         }
     }))
+}
+
+/// Whether a campaign goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GoOn {
+    /// It does.
+    Yes,
+    /// Somebody wants to stop, or the time is over.
+    No,
+}
+
+/// Runs many seeds and adds them up; a failing one is shrunk to the fewest faults.
+///
+/// `watch` is told of every seed, and says whether to go on.
+///
+/// # Errors
+/// When the wishes cannot be met.
+pub fn campaign<F: Family>(
+    seeds: impl Iterator<Item = u64>,
+    wishes: &Wishes,
+    mut watch: impl FnMut(u64, &Outcome) -> GoOn,
+) -> Result<Report, WishError> {
+    let mut report = Report::new(F::NAME, wishes);
+    for seed in seeds {
+        let outcome = run::<F>(seed, wishes, Recorder::default())?;
+        let go_on = watch(seed, &outcome);
+        let failure = match &outcome.violation {
+            Some(violation) => Some(Failure::of::<F>(seed, wishes, violation)?),
+            None => None,
+        };
+        report.add(seed, &outcome, failure);
+        if go_on == GoOn::No {
+            break;
+        }
+    }
+    Ok(report)
 }

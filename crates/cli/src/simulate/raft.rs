@@ -36,30 +36,7 @@ impl Family for RaftFamily {
     }
 
     fn set(options: &mut Options, name: &str, value: &str) -> bool {
-        let millis = || value.parse().map(Duration::from_millis);
-        let flag = || match value {
-            "true" | "on" => Some(true),
-            "false" | "off" => Some(false),
-            _ => None,
-        };
-        let mut changed = options.clone();
-        let known = match name {
-            "election_timeout_ms" => millis().map(|value| changed.election_timeout = value).is_ok(),
-            "election_jitter_ms" => millis().map(|value| changed.election_jitter = value).is_ok(),
-            "heartbeat_ms" => millis().map(|value| changed.heartbeat = value).is_ok(),
-            "pre_vote" => flag().map(|value| changed.pre_vote = value).is_some(),
-            "check_quorum" => flag().map(|value| changed.check_quorum = value).is_some(),
-            "lease_reads" => flag().map(|value| changed.lease_reads = value).is_some(),
-            "inflight_max" => value.parse().map(|value| changed.inflight_max = value).is_ok(),
-            "append_bytes_max" => value.parse().map(|value| changed.append_bytes_max = value).is_ok(),
-            "log_bytes_max" => value.parse().map(|value| changed.log_bytes_max = value).is_ok(),
-            "backlog_bytes_max" => value.parse().map(|value| changed.backlog_bytes_max = value).is_ok(),
-            _ => false,
-        };
-        if known {
-            *options = changed;
-        }
-        known
+        options.set(name, value)
     }
 
     fn election_timeout(options: &Options) -> Duration {
@@ -103,7 +80,3 @@ impl Family for RaftFamily {
         Clocks::Bounded((share * 900_000.0) as u32)
     }
 }
-
-/// For the table of options in `--help`.
-pub const RAFT_OPTIONS: &str = "election_timeout_ms, election_jitter_ms, heartbeat_ms, pre_vote, check_quorum, lease_reads, \
-     inflight_max, append_bytes_max, log_bytes_max, backlog_bytes_max";

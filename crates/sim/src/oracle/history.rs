@@ -1,79 +1,41 @@
 //! What clients saw, judged by the checker for the level that the protocol promises.
+//!
+//! For a protocol with one order the history is told in the words of etcd's store, revisions and all, together with
+//! what watchers heard; so the checker judges linearizability by revisions, the nine watch guarantees and the leases' timing. For
+//! one without, it is a register for each key.
 
 use synod_check::budget::Budget;
 use synod_check::builder::Builder;
-use synod_check::history::{Call, Datum, Key, ModelKind, Operation, Outcome, Process, Reply, Value};
+use synod_check::etcd::{
+    Compare, CompareResult, CompareTarget, DeleteRange, KeyValue, Put, Range, RangeEnd, RangeReply, Reply as EtcdReply,
+    ReplyBody, Request, Txn, TxnOp, TxnReply,
+};
+use synod_check::history::{Call, Datum, History, Key, ModelKind, Operation, Outcome, Process, Reply, Value};
 use synod_check::verdict::{Level, Verdict};
+use synod_core::Time;
+use synod_kv::OpError;
 
 use super::ledger::Broken;
 use crate::client::{Ended, Record};
-use crate::machine::Ask;
+use crate::machine::{Answer, Ask, Pair, Said};
+use crate::watcher::Heard;
 
-/// Makes the checker's history of the clients' records: one register for each key.
-#[must_use]
-pub fn build(name: &str, records: &[Record]) -> synod_check::history::History {
-    let mut builder = Builder::new(name, "synod-sim", ModelKind::Register);
-    for (id, record) in records.iter().enumerate() {
-        let process: Process = builder.process(Datum::Int(i64::from(record.process)));
-        let key: Key = builder.key(Datum::text(format!("k{}", record.ask.key())));
-        let mut value = |number: Option<u64>| match number {
-            Some(number) => builder.value(Datum::Int(number as i64)),
-            None => Value::NIL,
-        };
-        let (call, reply) = match (record.ask, record.ended) {
-            (Ask::Get { .. }, Ended::Read { value: seen }) => (Call::Read, Reply::Value(value(seen))),
-            (Ask::Get { .. }, _) => (Call::Read, Reply::Done),
-            (Ask::Put { value: written, .. }, _) => (Call::Write(value(Some(written))), Reply::Done),
-            (Ask::Delete { .. }, _) => (Call::Delete, Reply::Done),
-            (Ask::Swap { expected, value: new, .. }, ended) => {
-                let call = Call::Cas { expected: value(Some(expected)), new: value(Some(new)) };
-                (call, Reply::Flag(matches!(ended, Ended::Done { done: true })))
-            }
-        };
-        let outcome = match record.ended {
-            Ended::Read { .. } | Ended::Done { .. } => Outcome::Ok(reply),
-            Ended::Refused => Outcome::Failed,
-            // A read whose answer nobody saw tells nothing.
-            Ended::Unknown if matches!(record.ask, Ask::Get { .. }) => Outcome::Failed,
-            Ended::Unknown => Outcome::Unknown,
-        };
-        builder.push(Operation {
-            process,
-            key,
-            call,
-            outcome,
-            invoked: record.invoked.0 as i64,
-            completed: record.completed.0 as i64,
-            id: id as u64,
-            line: 0,
-        });
-    }
-    builder.finish()
+/// What a history is to be judged by.
+#[derive(Clone, Copy, Debug)]
+pub struct Judge {
+    /// The level that was promised.
+    pub level: Level,
+    /// Whether the leases' timing can be judged by the world's clock.
+    pub leases: LeaseTiming,
 }
 
-/// Judges the clients' records.
-///
-/// # Errors
-/// When the level is violated. A verdict of "unknown" is none: it is counted, and reported.
-pub fn judge(name: &str, records: &[Record], level: Level) -> Result<Judged, Broken> {
-    let history = build(name, records);
-    let budget = Budget { steps_max: 20_000_000, ..Budget::default() };
-    let verdict = match level {
-        Level::Linearizable => synod_check::linearizable::check(&history, &budget).0,
-        _ => synod_check::causal::check(&history, &budget)
-            .into_iter()
-            .find(|(judged, ..)| *judged == level)
-            .map_or_else(Verdict::holds, |(_, verdict, _)| verdict),
-    };
-    match verdict {
-        Verdict::Holds(_) => Ok(Judged::Holds),
-        Verdict::Unknown(_) => Ok(Judged::Unknown),
-        Verdict::Violated(evidence) => {
-            let shown: Vec<String> =
-                evidence.operations.iter().take(6).map(|place| show(&history, *place)).collect();
-            Err((level.name(), format!("{}: {}", evidence.reason, shown.join("; "))))
-        }
-    }
+/// Whether clocks allow to judge leases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaseTiming {
+    /// Clocks run alike.
+    Judged,
+    /// Some clock ran fast: leases ended early by that much, rightly.
+    NotJudged,
 }
 
 /// What the checker made of a history that does not violate its level.
@@ -85,27 +47,216 @@ pub enum Judged {
     Unknown,
 }
 
-fn show(history: &synod_check::history::History, place: u32) -> String {
-    let operation = &history.operations[place as usize];
-    let value = |value: Value| history.value(value).to_string();
-    let call = match &operation.call {
-        Call::Read => "read".to_owned(),
-        Call::Write(written) => format!("write {}", value(*written)),
-        Call::Cas { expected, new } => format!("swap {} for {}", value(*expected), value(*new)),
-        Call::Delete => "delete".to_owned(),
-        other => format!("{other:?}"),
+/// Makes the checker's history of what clients and watchers remember.
+#[must_use]
+pub fn build(name: &str, records: &[Record], heard: &[Heard], model: ModelKind) -> History {
+    let mut writer = Writer { builder: Builder::new(name, "synod-sim", model) };
+    for (id, record) in records.iter().enumerate() {
+        let told = if model == ModelKind::Etcd { writer.etcd(record) } else { writer.register(record) };
+        let Some((key, call, outcome)) = told else { continue };
+        let process: Process = writer.builder.process(Datum::Int(i64::from(record.process)));
+        writer.builder.push(Operation {
+            process,
+            key,
+            call,
+            outcome,
+            invoked: record.invoked.0 as i64,
+            completed: record.completed.0 as i64,
+            id: id as u64,
+            line: 0,
+        });
+    }
+    let streams = heard.iter().map(|heard| heard.stream(&mut writer.builder)).collect();
+    writer.builder.history_mut().watches = streams;
+    writer.builder.finish()
+}
+
+struct Writer {
+    builder: Builder,
+}
+
+impl Writer {
+    fn key(&mut self, key: u64) -> Key {
+        self.builder.key(Datum::text(format!("k{key}")))
+    }
+
+    fn value(&mut self, value: u64) -> Value {
+        self.builder.value(Datum::Int(value as i64))
+    }
+
+    fn optional(&mut self, value: Option<u64>) -> Value {
+        value.map_or(Value::NIL, |value| self.value(value))
+    }
+
+    fn register(&mut self, record: &Record) -> Option<(Key, Call, Outcome)> {
+        let (key, call) = match record.ask {
+            Ask::Get { key } => (key, Call::Read),
+            Ask::Put { key, value, .. } => (key, Call::Write(self.value(value))),
+            Ask::Delete { key } => (key, Call::Delete),
+            _ => return None,
+        };
+        let outcome = match record.ended {
+            Ended::Said(Said { answer: Answer::Read(pair), .. }) => {
+                Outcome::Ok(Reply::Value(self.optional(pair.map(|pair| pair.value))))
+            }
+            Ended::Said(Said { answer: Answer::Error(_), .. }) | Ended::Refused => Outcome::Failed,
+            Ended::Said(_) => Outcome::Ok(Reply::Done),
+            Ended::Unknown if call == Call::Read => Outcome::Failed,
+            Ended::Unknown => Outcome::Unknown,
+        };
+        Some((self.key(key), call, outcome))
+    }
+
+    fn etcd(&mut self, record: &Record) -> Option<(Key, Call, Outcome)> {
+        let range = |key| Range { key, end: RangeEnd::Single, revision: 0, limit: 0, serializable: false };
+        let (key, request) = match record.ask {
+            Ask::Get { key } => (key, Request::Range(range(self.key(key)))),
+            Ask::Put { key, value, lease } => {
+                (key, Request::Put(Put { key: self.key(key), value: self.value(value), lease }))
+            }
+            Ask::Delete { key } => {
+                (key, Request::Delete(DeleteRange { key: self.key(key), end: RangeEnd::Single }))
+            }
+            Ask::Swap { key, expected, value } => {
+                let name = self.key(key);
+                let target = CompareTarget::Value(self.value(expected));
+                let then = TxnOp::Put(Put { key: name, value: self.value(value), lease: 0 });
+                let txn = Txn {
+                    compares: Box::new([Compare { key: name, target, result: CompareResult::Equal }]),
+                    then: Box::new([then]),
+                    otherwise: Box::new([TxnOp::Range(range(name))]),
+                };
+                (key, Request::Txn(txn))
+            }
+            Ask::Both { first, second, value } => {
+                let mut put = |key, value| TxnOp::Put(Put { key: self.key(key), value: self.value(value), lease: 0 });
+                let then = Box::new([put(first, value), put(second, value + 1)]);
+                (first, Request::Txn(Txn { compares: Box::new([]), then, otherwise: Box::new([]) }))
+            }
+            Ask::Compact { revision } => (0, Request::Compact { revision }),
+            Ask::Grant { id, ttl } => (0, Request::LeaseGrant { id, ttl }),
+            Ask::Revoke { id } => (0, Request::LeaseRevoke { id }),
+            Ask::KeepAlive { id } => (0, Request::LeaseKeepAlive { id }),
+        };
+        let reads = matches!(record.ask, Ask::Get { .. } | Ask::KeepAlive { .. });
+        let outcome = match record.ended {
+            // A revocation that deletes nothing leaves no mark in the revisions: where among the reads at its
+            // revision it belongs nobody can say, so the checker is left free to place it.
+            Ended::Said(Said { answer: Answer::Done, .. }) if matches!(record.ask, Ask::Revoke { .. }) => {
+                Outcome::Unknown
+            }
+            Ended::Said(said) => match self.reply(record.ask, said) {
+                Some(reply) => Outcome::Ok(Reply::Etcd(Box::new(reply))),
+                None => Outcome::Failed,
+            },
+            Ended::Refused => Outcome::Failed,
+            // A read whose answer nobody saw tells nothing.
+            Ended::Unknown if reads => Outcome::Failed,
+            Ended::Unknown => Outcome::Unknown,
+        };
+        Some((self.key(key), Call::Etcd(Box::new(request)), outcome))
+    }
+
+    /// The reply; none when the store refused for a reason that the checker has no word for.
+    fn reply(&mut self, ask: Ask, said: Said) -> Option<EtcdReply> {
+        let body = match said.answer {
+            Answer::Read(pair) => match ask {
+                Ask::Get { key } => ReplyBody::Range(self.range(key, pair)),
+                _ => ReplyBody::Nothing,
+            },
+            Answer::Deleted(count) => ReplyBody::Deleted(count),
+            Answer::Swapped(Ok(())) => {
+                ReplyBody::Txn { succeeded: Some(true), replies: Box::new([TxnReply::Put]) }
+            }
+            Answer::Swapped(Err(pair)) => {
+                let Ask::Swap { key, .. } = ask else { return None };
+                let reply = TxnReply::Range(self.range(key, pair));
+                ReplyBody::Txn { succeeded: Some(false), replies: Box::new([reply]) }
+            }
+            Answer::Done if matches!(ask, Ask::Both { .. }) => {
+                ReplyBody::Txn { succeeded: Some(true), replies: Box::new([TxnReply::Put, TxnReply::Put]) }
+            }
+            Answer::Done => ReplyBody::Nothing,
+            Answer::Error(OpError::Compacted) => ReplyBody::Compacted,
+            Answer::Error(OpError::FutureRevision) => ReplyBody::FutureRevision,
+            Answer::Error(OpError::LeaseNotFound | OpError::LeaseExists) => ReplyBody::LeaseRefused,
+            Answer::Error(_) => return None,
+        };
+        Some(EtcdReply { revision: said.revision, body })
+    }
+
+    fn range(&mut self, key: u64, pair: Option<Pair>) -> RangeReply {
+        let pairs: Vec<KeyValue> = pair.into_iter().map(|pair| self.pair(key, pair)).collect();
+        RangeReply { count: pairs.len() as i64, pairs: pairs.into() }
+    }
+
+    fn pair(&mut self, key: u64, pair: Pair) -> KeyValue {
+        let Pair { value, create, modified, version, lease } = pair;
+        KeyValue { key: self.key(key), value: self.value(value), create, modified, version, lease }
+    }
+}
+
+/// Judges what clients and watchers remember.
+///
+/// # Errors
+/// When the level or a guarantee is violated. A verdict of "unknown" is none: it is counted, and reported.
+pub fn judge(name: &str, records: &[Record], heard: &[Heard], by: Judge) -> Result<Judged, Broken> {
+    let model = if by.level == Level::Linearizable { ModelKind::Etcd } else { ModelKind::Register };
+    let history = build(name, records, heard, model);
+    let budget = Budget { steps_max: 3_000_000, ..Budget::default() };
+    let verdict = match by.level {
+        Level::Linearizable => synod_check::linearizable::check(&history, &budget).0,
+        Level::Sequential => synod_check::sequential::check(&history, &budget).0,
+        Level::Eventual => synod_check::eventual::check(&history, &budget).0,
+        _ => synod_check::causal::check(&history, &budget)
+            .into_iter()
+            .find(|(judged, ..)| *judged == by.level)
+            .map_or_else(Verdict::holds, |(_, verdict, _)| verdict),
     };
-    let answer = match &operation.outcome {
-        Outcome::Ok(Reply::Value(seen)) => format!(" = {}", value(*seen)),
-        Outcome::Ok(Reply::Flag(flag)) => format!(" = {flag}"),
-        Outcome::Unknown => " = ?".to_owned(),
-        _ => String::new(),
+    let judged = match verdict {
+        Verdict::Holds(_) => Judged::Holds,
+        Verdict::Unknown(_) => Judged::Unknown,
+        Verdict::Violated(evidence) => {
+            let shown: Vec<String> =
+                evidence.operations.iter().take(6).map(|place| show(&history, records, *place)).collect();
+            return Err((by.level.name(), format!("{}: {}", evidence.reason, shown.join("; "))));
+        }
+    };
+    for finding in synod_check::watch::check(&history) {
+        let is_timing = finding.guarantee == "lease-timing";
+        if is_timing && by.leases == LeaseTiming::NotJudged {
+            continue;
+        }
+        if let Verdict::Violated(evidence) = finding.verdict {
+            return Err((if is_timing { "lease timing" } else { "watch" }, format!("{}: {}", finding.guarantee, evidence.reason)));
+        }
+    }
+    Ok(judged)
+}
+
+fn show(history: &History, records: &[Record], place: u32) -> String {
+    let operation = &history.operations[place as usize];
+    match records.get(operation.id as usize) {
+        Some(record) => show_record(record),
+        None => format!("{:?}", operation.call),
+    }
+}
+
+/// One line about an operation.
+#[must_use]
+pub fn show_record(record: &Record) -> String {
+    let micros = |time: Time| time.0 / 1000;
+    let ended = match record.ended {
+        Ended::Said(said) => format!("{:?} at revision {}", said.answer, said.revision),
+        Ended::Refused => "refused".to_owned(),
+        Ended::Unknown => "unknown".to_owned(),
     };
     format!(
-        "client {} {} {call}{answer} in {}..{}us",
-        history.process(operation.process),
-        history.key(operation.key),
-        operation.invoked / 1000,
-        if operation.is_unknown() { "?".to_owned() } else { (operation.completed / 1000).to_string() },
+        "client {} at {:?}, {}..{} us: {:?} -> {ended}",
+        record.process,
+        record.node,
+        micros(record.invoked),
+        micros(record.completed),
+        record.ask
     )
 }

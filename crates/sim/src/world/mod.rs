@@ -8,10 +8,12 @@
 //! The replica, the log, the recovery and the store are the shipped ones; the machines around them are not.
 
 mod events;
+mod lab;
 mod nemesis;
 mod node;
 mod outside;
 mod phases;
+mod services;
 mod storage;
 
 use std::collections::BTreeMap;
@@ -21,21 +23,22 @@ use bytes::Bytes;
 use synod_core::{Command, CommandId, Config, Lsn, Members, NodeId, Protocol, ReadId, Rng, Role, Time, Wire};
 use synod_replica::{CompactionPolicy, Limits, Packet, Replica};
 
-use crate::client::{Clients, Ended, Waiting};
+use crate::client::{Clients, Ended, Record, Waiting};
 use crate::disk::{Coverage, Loss, SimDisk};
 use crate::family::Family;
 use crate::faults::FaultKind;
-use crate::machine::{Applied, Ask, Audited, digest, mix};
+use crate::machine::{Applied, Ask, Audited, Way, digest, mix};
 use crate::network::{Fate, Form, NODES_MAX, Network};
 use crate::oracle::ledger::Broken;
 use crate::oracle::{Leaders, Ledger, Violation};
 use crate::script::{Order, show_packet};
 use crate::swarm::Plan;
 use crate::trace::{Recorder, What};
+use crate::watcher::{Heard, Watcher};
 use events::Events;
 use node::{Clock, End, Health, Node, Running};
 use outside::Effects;
-pub use phases::{Outcome, Recovery};
+pub use phases::{LIVENESS_ELECTIONS_MAX, Outcome, Recovery};
 use storage::{Notice, Started, Storage};
 
 /// A plan for a family's protocol.
@@ -49,6 +52,8 @@ enum Event<F: Family> {
     LogRetry { node: NodeId, life: u64 },
     SnapshotDone { node: NodeId, life: u64 },
     Mark { node: NodeId, life: u64 },
+    Leases { node: NodeId, life: u64 },
+    Watch { watcher: usize },
     Start { node: NodeId },
     Call { client: usize },
     GiveUp { client: usize, turn: u64 },
@@ -95,6 +100,12 @@ pub struct World<F: Family> {
     nodes: Vec<Node<F>>,
     network: Network,
     clients: Clients,
+    watchers: Vec<Watcher>,
+    heard: Vec<Heard>,
+    /// What leases' holders were promised.
+    lease_terms: BTreeMap<i64, services::LeaseTerm>,
+    /// Revocations that a lessor asked for.
+    expiries: BTreeMap<CommandId, i64>,
     ledger: Ledger,
     leaders: Leaders,
     rng: Rng,
@@ -112,6 +123,8 @@ pub struct World<F: Family> {
     reachable: Vec<NodeId>,
     calling: Calling,
     flights: u64,
+    /// Who became leader last.
+    elected: Option<(Time, NodeId, u64)>,
     /// Counts the times at which everything was mended: faults and mendings of before are void.
     epoch: u64,
     probes: BTreeMap<usize, NodeId>,
@@ -140,6 +153,10 @@ impl<F: Family> World<F> {
             nodes: Vec::new(),
             network,
             clients,
+            watchers: Vec::new(),
+            heard: Vec::new(),
+            lease_terms: BTreeMap::new(),
+            expiries: BTreeMap::new(),
             ledger: Ledger::default(),
             leaders: Leaders::default(),
             disk_rng: rng.fork(),
@@ -156,6 +173,7 @@ impl<F: Family> World<F> {
             reachable: Vec::new(),
             calling: Calling::Yes,
             flights: 0,
+            elected: None,
             epoch: 0,
             probes: BTreeMap::new(),
             probed: Vec::new(),
@@ -168,6 +186,12 @@ impl<F: Family> World<F> {
         for client in 0..world.plan.clients {
             let at = Time::ZERO + world.clients.think(world.plan.think);
             world.events.push(at, Event::Call { client });
+        }
+        if F::ORDER == Order::Total {
+            for watcher in 0..world.plan.watchers {
+                world.watchers.push(Watcher { connection: None, next: 0 });
+                world.events.push(Time(2_000_000), Event::Watch { watcher });
+            }
         }
         for (number, planned) in world.plan.planned.iter().enumerate() {
             world.events.push(planned.at, Event::Fault(number));
@@ -254,6 +278,8 @@ impl<F: Family> World<F> {
             Event::LogRetry { node, life } if self.node(node).life == life => self.start_workers(node),
             Event::LogRetry { .. } => {}
             Event::Mark { node, life } => self.mark(node, life),
+            Event::Leases { node, life } => self.leases(node, life),
+            Event::Watch { watcher } => self.watch(watcher),
             Event::Start { node } => self.start(node),
             Event::Call { client } => self.call(client),
             Event::GiveUp { client, turn } => self.give_up(client, turn),
@@ -315,7 +341,15 @@ impl<F: Family> World<F> {
         };
         let (role, term) = F::standing(replica.protocol());
         node.running =
-            Some(Running { replica, storage: found.storage, wake_at: None, role, term, mark_due: false });
+            Some(Running {
+            replica,
+            storage: found.storage,
+            wake_at: None,
+            leases_at: None,
+            role,
+            term,
+            mark_due: false,
+        });
         self.counts.starts += 1;
         self.counts.torn += u64::from(found.torn);
         self.recorder.note(now, Some(id), || {
@@ -392,7 +426,7 @@ impl<F: Family> World<F> {
         }
         for client in 0..self.clients.clients.len() {
             if self.clients.clients[client].node == id && self.clients.clients[client].open.is_some() {
-                self.ended(client, Ended::Unknown, 0);
+                self.ended(client, Ended::Unknown);
             }
         }
         if down > Duration::ZERO {
@@ -510,6 +544,7 @@ impl<F: Family> World<F> {
             }
             let again = running.replica.deadline() == Some(Time::ZERO);
             self.observe(id);
+            self.serve_the_store(id);
             self.let_out(id);
             if !again || self.violation.is_some() {
                 break;
@@ -539,6 +574,7 @@ impl<F: Family> World<F> {
                 self.broken(broken);
                 break;
             }
+            self.lease_ended(applied.id);
         }
         trail.clear();
         self.trail = trail;
@@ -554,7 +590,8 @@ impl<F: Family> World<F> {
         if changed {
             self.stir(term << 8 | role as u64);
             self.recorder.note(self.now, Some(id), || What::Stands { role: format!("{role:?}"), term });
-            if role == Role::Leader {
+            if matches!(role, Role::Leader | Role::Primary) {
+                self.elected = Some((self.now, id, term));
                 self.examine_leader(id, term);
             }
         }
@@ -604,8 +641,8 @@ impl<F: Family> World<F> {
             }
         }
         for (id, said) in effects.replies.drain(..) {
-            if let Some((client, record)) = self.clients.replied(id, self.now, said) {
-                self.after(client, record);
+            if let Some(client) = self.clients.waiting(Waiting::Command(id)) {
+                self.ended(client, Ended::Said(said));
             }
         }
         for (command, reason) in effects.refusals.drain(..) {
@@ -615,7 +652,7 @@ impl<F: Family> World<F> {
             self.recorder
                 .note(self.now, Some(id), || What::Client(format!("refuses {command:?}: {reason:?}")));
             if let Some(client) = self.clients.waiting(Waiting::Command(command)) {
-                self.ended(client, Ended::Refused, 0);
+                self.ended(client, Ended::Refused);
             }
         }
         for read in effects.readable.drain(..) {
@@ -624,7 +661,7 @@ impl<F: Family> World<F> {
         for (read, reason) in effects.unreadable.drain(..) {
             self.recorder.note(self.now, Some(id), || What::Client(format!("refuses {read:?}: {reason:?}")));
             if let Some(client) = self.clients.waiting(Waiting::Read(id, read)) {
-                self.ended(client, Ended::Refused, 0);
+                self.ended(client, Ended::Refused);
             }
         }
         for reason in effects.declined.drain(..) {
@@ -849,12 +886,12 @@ impl<F: Family> World<F> {
     fn ask(&mut self, client: usize, id: NodeId, ask: Ask) {
         let now = self.now;
         let node = self.node(id);
-        let waiting = match ask {
-            Ask::Get { .. } => {
+        let waiting = match ask.way() {
+            Way::Fence => {
                 node.reads += 1;
                 Waiting::Read(id, ReadId(node.reads))
             }
-            _ => {
+            Way::Log => {
                 node.commands += 1;
                 Waiting::Command(CommandId { origin: id, number: node.commands })
             }
@@ -878,7 +915,7 @@ impl<F: Family> World<F> {
                     if let Err(broken) = self.ledger.refuse(id) {
                         self.broken(broken);
                     }
-                    self.ended(client, Ended::Refused, 0);
+                    self.ended(client, Ended::Refused);
                 }
             }
         }
@@ -887,38 +924,43 @@ impl<F: Family> World<F> {
     /// A read may be answered from the machine as it is.
     fn serve(&mut self, id: NodeId, read: ReadId) {
         let Some(client) = self.clients.waiting(Waiting::Read(id, read)) else { return };
-        let Some(running) = &self.nodes[id.0 as usize - 1].running else { return };
-        let machine = running.replica.machine();
         let Some((place, _)) = self.clients.clients[client].open else { return };
-        let (value, revision) = machine.get(self.clients.records[place].ask.key());
-        self.ended(client, Ended::Read { value }, revision);
+        let Some(running) = &self.nodes[id.0 as usize - 1].running else { return };
+        let ended = match self.clients.records[place].ask {
+            Ask::Get { key } => Ended::Said(running.replica.machine().get(key)),
+            Ask::KeepAlive { id: lease } => self.renew(id, lease),
+            _ => return,
+        };
+        self.ended(client, ended);
     }
 
-    fn ended(&mut self, client: usize, ended: Ended, revision: u64) {
-        if let Some(record) = self.clients.end(client, self.now, ended, revision) {
+    fn ended(&mut self, client: usize, ended: Ended) {
+        if let Some(record) = self.clients.end(client, self.now, ended) {
             self.after(client, record);
         }
     }
 
     /// An operation is over: what it says is judged, and the client goes on.
-    fn after(&mut self, client: usize, record: crate::client::Record) {
-        let answered = matches!(record.ended, Ended::Read { .. } | Ended::Done { .. });
-        self.stir(record.revision);
+    fn after(&mut self, client: usize, record: Record) {
         self.recorder.note(self.now, Some(record.node), || {
             What::Client(format!("client {client} hears {:?} to {:?}", record.ended, record.ask))
         });
-        let is_liar = self.plan.liars.contains(&record.node);
-        if answered && !is_liar && F::ORDER == Order::Total && record.revision < record.floor {
-            self.broken((
-                "monotonic revisions",
-                format!(
-                    "client {client} is answered revision {} by {:?}, when {} was answered before it asked",
-                    record.revision, record.node, record.floor
-                ),
-            ));
-        }
-        if answered && self.calling == Calling::Probing && self.probes.get(&client) == Some(&record.node) {
-            self.probed.push(record.node);
+        if let Ended::Said(said) = record.ended {
+            self.stir(said.revision as u64);
+            let is_liar = self.plan.liars.contains(&record.node);
+            if !is_liar && F::ORDER == Order::Total && said.revision < record.floor {
+                self.broken((
+                    "monotonic revisions",
+                    format!(
+                        "client {client} is answered revision {} by {:?}, when {} was answered before it asked",
+                        said.revision, record.node, record.floor
+                    ),
+                ));
+            }
+            self.lease_promised(&record);
+            if self.calling == Calling::Probing && self.probes.get(&client) == Some(&record.node) {
+                self.probed.push(record.node);
+            }
         }
         let at = self.now + self.clients.think(self.plan.think);
         self.events.push(at, Event::Call { client });
@@ -927,7 +969,7 @@ impl<F: Family> World<F> {
     fn give_up(&mut self, client: usize, turn: u64) {
         let chosen = &self.clients.clients[client];
         if chosen.turn == turn && chosen.open.is_some() {
-            self.ended(client, Ended::Unknown, 0);
+            self.ended(client, Ended::Unknown);
         }
     }
 }

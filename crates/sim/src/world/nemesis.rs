@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use synod_core::{Change, NodeId, Role, Time};
+use synod_core::{Change, NodeId, Time};
 
 use super::{Event, Health, Joined, Loss, World};
 use crate::disk::Damage;
@@ -35,14 +35,6 @@ enum Phase {
 const VOTERS_MAX: usize = 7;
 
 impl<F: Family> World<F> {
-    /// The replica that leads, by its own account and in the newest term.
-    pub(super) fn leader(&self) -> Option<NodeId> {
-        let leads = |role| matches!(role, Role::Leader | Role::Primary);
-        let running = self.nodes.iter().filter_map(|node| Some((node.id, node.running.as_ref()?)));
-        let leading = running.filter(|(_, running)| leads(running.role));
-        leading.max_by_key(|(_, running)| running.term).map(|(id, _)| id)
-    }
-
     fn resolve(&self, target: Target) -> Option<NodeId> {
         let draw = match target {
             Target::Node(node) => return Some(node),

@@ -47,6 +47,8 @@ pub(crate) struct Running<F: Family> {
     pub(crate) storage: Storage<F::Protocol>,
     /// The wake-up that is asked for, if any.
     pub(crate) wake_at: Option<Time>,
+    /// When the leases are looked at next, if it leads.
+    pub(crate) leases_at: Option<Time>,
     pub(crate) role: Role,
     pub(crate) term: u64,
     /// Whether the log should be marked when it has been idle for a while.

@@ -5,7 +5,7 @@ use synod_core::{CommandId, Index, Lsn, Members, NodeId, Protocol, ReadId, Refus
 use synod_replica::{Packet, Piece, World as Outside};
 
 use super::storage::{LogJob, SnapshotJob};
-use crate::machine::{Audited, Said};
+use crate::machine::{Audited, FrozenAudited, Said};
 
 /// What a replica wants done, lane by lane.
 pub(crate) struct Effects<P: Protocol> {
@@ -73,7 +73,7 @@ impl<P: Protocol> Outside<P, Audited> for Effects<P> {
         self.members.push((at, members.clone()));
     }
 
-    fn save(&mut self, at: Index, frozen: Audited) {
+    fn save(&mut self, at: Index, frozen: FrozenAudited) {
         self.snapshots.push(SnapshotJob::Save(at, frozen));
     }
 

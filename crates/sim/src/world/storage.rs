@@ -13,7 +13,7 @@ use synod_replica::{Piece, TransferId};
 use synod_wal::{Identity, Incoming, Log, LogError, LogOptions, OnDamage};
 
 use crate::disk::SimDisk;
-use crate::machine::Audited;
+use crate::machine::FrozenAudited;
 
 /// What the log's worker has to do.
 pub(crate) enum LogJob<P: Protocol> {
@@ -23,7 +23,7 @@ pub(crate) enum LogJob<P: Protocol> {
 
 /// What the snapshots' worker has to do.
 pub(crate) enum SnapshotJob {
-    Save(Index, Audited),
+    Save(Index, FrozenAudited),
     Stage(Piece),
 }
 
@@ -200,7 +200,7 @@ impl<P: Protocol> Storage<P> {
         Ok(())
     }
 
-    fn save(&mut self, at: Index, frozen: Audited) -> Result<SnapshotRef, LogError> {
+    fn save(&mut self, at: Index, frozen: FrozenAudited) -> Result<SnapshotRef, LogError> {
         let mut writer = self.log.snapshots().create(at)?;
         // What went wrong inside is kept by the writer, and comes out of `finish`.
         let _ = frozen.write_to(&mut writer);

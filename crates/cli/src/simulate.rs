@@ -1,0 +1,290 @@
+//! `synod simulate`: the shipped code under every fault, from a seed.
+//!
+//! One seed or many, here or as a shard of a larger campaign; a recorded run as text, as a diagram, or for ShiViz; scripts; the
+//! papers' figures; the mutants' table. Each protocol is described to the simulator by a [`Family`] in a file of this folder.
+
+mod papers;
+mod raft;
+
+use std::io::{IsTerminal, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::{Args, Subcommand};
+use synod_core::{NodeId, Time};
+use synod_sim::family::Family;
+use synod_sim::faults::{FaultKind, FaultSet};
+use synod_sim::report::Report;
+use synod_sim::swarm::Wishes;
+use synod_sim::sweep::{self, GoOn};
+use synod_sim::trace::{self, Filter, Recorder};
+use synod_sim::{diagram, script};
+
+use raft::RaftFamily;
+
+/// Run clusters in a simulated world in which everything goes wrong
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Options {
+    #[command(subcommand)]
+    action: Option<Action>,
+
+    /// Which protocol
+    #[arg(long, default_value = "raft")]
+    protocol: String,
+
+    /// How many replicas; drawn per seed when left out
+    #[arg(long)]
+    nodes: Option<u64>,
+
+    /// The seed to run, or the first of many
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+
+    /// How many seeds
+    #[arg(long, default_value_t = 1)]
+    seeds: u64,
+
+    /// What may go wrong: `all`, `none`, names with commas between them, or `-name` for all but that; `help` lists them
+    #[arg(long, default_value = "all", allow_hyphen_values = true)]
+    faults: String,
+
+    /// How long everything may go wrong in each run, in simulated seconds; a healed core must then recover
+    #[arg(long, default_value_t = 40)]
+    seconds: u64,
+
+    /// Stop after so many minutes, however many seeds are left
+    #[arg(long)]
+    minutes: Option<f64>,
+
+    /// Run only the i-th of n parts of the seeds
+    #[arg(long, value_name = "I/N")]
+    shard: Option<String>,
+
+    /// Sets one of the protocol's options for every seed
+    #[arg(long = "option", value_name = "NAME=VALUE")]
+    set: Vec<String>,
+
+    /// Of the seed's faults, keep only those with these numbers (what a shrunk failure prints)
+    #[arg(long, value_name = "N,N", value_delimiter = ',')]
+    keep: Option<Vec<usize>>,
+
+    /// So many replicas lie, whether the protocol tolerates it or not
+    #[arg(long)]
+    liars: Option<usize>,
+
+    /// Record the run of one seed: `.html` a diagram, `.shiviz` for ShiViz, else text; `-` for text on the terminal
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
+
+    /// Of a recorded run, only these: n2, a kind (sent, arrived, lost, synced, stands, applied, client, fault, note), or a word
+    #[arg(long, value_name = "WORD")]
+    only: Vec<String>,
+
+    /// Write the summary as JSON, with the trace hash of every seed
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Add up the JSON summaries of shards
+    Merge {
+        /// The summaries
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// Write the sum as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Replay a script, and show what happens
+    Script {
+        /// Which protocol
+        #[arg(long, default_value = "raft")]
+        protocol: String,
+        /// The script (the commands are in the module documentation of `synod-sim`'s script runner)
+        file: PathBuf,
+    },
+    /// Measure what the papers measured, and write tables and figures
+    Papers(papers::Options),
+}
+
+/// Runs the command.
+pub(crate) fn run(options: &Options) -> ExitCode {
+    let result = match &options.action {
+        Some(Action::Merge { files, json }) => merge(files, *json),
+        Some(Action::Script { protocol, file }) => replay(protocol, file),
+        Some(Action::Papers(options)) => papers::run(options),
+        None => match options.protocol.as_str() {
+            "raft" => simulate::<RaftFamily>(options),
+            other => Err(unknown_protocol(other)),
+        },
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("synod simulate: {error:#}");
+        ExitCode::from(2)
+    })
+}
+
+fn unknown_protocol(name: &str) -> anyhow::Error {
+    anyhow::anyhow!("there is no protocol `{name}` in the simulator; there are: raft")
+}
+
+fn wishes(options: &Options) -> anyhow::Result<Wishes> {
+    let faults =
+        FaultSet::parse(&options.faults).map_err(|error| anyhow::anyhow!("--faults {}: {error}", options.faults))?;
+    let mut set = Vec::new();
+    for word in &options.set {
+        let (name, value) =
+            word.split_once('=').ok_or_else(|| anyhow::anyhow!("--option {word}: NAME=VALUE expected"))?;
+        set.push((name.to_owned(), value.to_owned()));
+    }
+    Ok(Wishes {
+        nodes: options.nodes,
+        faults,
+        safety: Duration::from_secs(options.seconds),
+        options: set,
+        keep: options.keep.clone(),
+        liars: options.liars,
+    })
+}
+
+/// The part of the seeds that this shard runs.
+fn shard(options: &Options) -> anyhow::Result<(u64, u64)> {
+    let Some(text) = &options.shard else { return Ok((0, 1)) };
+    let parsed = text.split_once('/').and_then(|(i, n)| Some((i.parse::<u64>().ok()?, n.parse::<u64>().ok()?)));
+    match parsed {
+        Some((i, n)) if i < n => Ok((i, n)),
+        _ => anyhow::bail!("--shard {text}: I/N expected, with I from 0 to N-1"),
+    }
+}
+
+fn simulate<F: Family>(options: &Options) -> anyhow::Result<ExitCode> {
+    if options.faults == "help" {
+        for kind in FaultKind::ALL {
+            println!("{:<12} {}", kind.name(), kind.story());
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let wishes = wishes(options)?;
+    if let Some(path) = &options.trace {
+        anyhow::ensure!(options.seeds == 1, "--trace records one seed: leave --seeds out");
+        record::<F>(options, &wishes, path)?;
+    }
+    let (part, parts) = shard(options)?;
+    let last = options.seed.checked_add(options.seeds);
+    let last = last.ok_or_else(|| anyhow::anyhow!("--seed and --seeds together are beyond 2^64"))?;
+    let seeds = (options.seed..last).filter(|seed| seed % parts == part);
+    let all = options.seeds.div_ceil(parts);
+    let began = Instant::now();
+    let (mut done, mut failed, mut simulated) = (0u64, 0u64, 0.0);
+    let shows = std::io::stderr().is_terminal();
+    // A protocol's panic is a finding, and shown as one: not with a backtrace in the middle of the progress bar.
+    std::panic::set_hook(Box::new(|_| {}));
+    let report = sweep::campaign::<F>(seeds, &wishes, |_, outcome| {
+        done += 1;
+        failed += u64::from(outcome.violation.is_some());
+        simulated += outcome.simulated.as_secs_f64();
+        let wall = began.elapsed().as_secs_f64();
+        if shows {
+            let filled = (done * 30 / all.max(1)) as usize;
+            eprint!(
+                "\r[{}{}] {done}/{all} seeds, {failed} failed, {simulated:.0} s simulated, {:.0} times as fast as time ",
+                "#".repeat(filled.min(30)),
+                "-".repeat(30 - filled.min(30)),
+                simulated / wall.max(1e-9)
+            );
+            let _ = std::io::stderr().flush();
+        }
+        let over = options.minutes.is_some_and(|minutes| wall > minutes * 60.0);
+        if over { GoOn::No } else { GoOn::Yes }
+    });
+    let _ = std::panic::take_hook();
+    if shows {
+        eprintln!();
+    }
+    show(&report?, options.json)
+}
+
+fn show(report: &Report, json: bool) -> anyhow::Result<ExitCode> {
+    if json {
+        println!("{}", serde_json::to_string_pretty(report)?);
+    } else {
+        print!("{}", report.table());
+    }
+    Ok(if report.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Runs one seed with a recorder, and writes what happened.
+fn record<F: Family>(options: &Options, wishes: &Wishes, path: &Path) -> anyhow::Result<()> {
+    let outcome = sweep::run::<F>(options.seed, wishes, Recorder::recording())?;
+    let filter = filter(&options.only);
+    let extension = path.extension().and_then(|extension| extension.to_str());
+    let content = match extension {
+        Some("html") => {
+            let shown: Vec<_> = outcome.happenings.iter().filter(|it| filter.shows(it)).cloned().collect();
+            let verdict = outcome.violation.as_ref().map_or_else(|| "no violation".to_owned(), ToString::to_string);
+            let title = format!("{} · {verdict}", synod_sim::report::command(F::NAME, options.seed, wishes));
+            diagram::page(&title, &shown)
+        }
+        Some("shiviz") => trace::shiviz(&outcome.happenings, &filter),
+        _ => trace::text(&outcome.happenings, &filter),
+    };
+    if path == Path::new("-") {
+        print!("{content}");
+        return Ok(());
+    }
+    std::fs::write(path, content).map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))?;
+    eprintln!("{} happenings written to {}", outcome.happenings.len(), path.display());
+    Ok(())
+}
+
+const KINDS: [&str; 10] =
+    ["sent", "arrived", "lost", "records", "synced", "stands", "applied", "client", "fault", "note"];
+
+fn filter(words: &[String]) -> Filter {
+    let mut filter = Filter::default();
+    for word in words {
+        let node = word.strip_prefix('n').and_then(|id| u64::from_str_radix(id, 16).ok());
+        if KINDS.contains(&word.as_str()) {
+            filter.kinds.push(word.clone());
+        } else if let Some(id) = node {
+            filter.nodes.push(NodeId(id));
+        } else if let Some(seconds) = word.strip_prefix("from=").and_then(|text| text.parse::<f64>().ok()) {
+            filter.from = Some(Time((seconds * 1e9) as u64));
+        } else if let Some(seconds) = word.strip_prefix("to=").and_then(|text| text.parse::<f64>().ok()) {
+            filter.to = Some(Time((seconds * 1e9) as u64));
+        } else {
+            filter.text = Some(word.clone());
+        }
+    }
+    filter
+}
+
+fn merge(files: &[PathBuf], json: bool) -> anyhow::Result<ExitCode> {
+    let mut reports = Vec::new();
+    for file in files {
+        let text =
+            std::fs::read_to_string(file).map_err(|error| anyhow::anyhow!("{}: {error}", file.display()))?;
+        // serde_json names line and column itself.
+        let report: Report =
+            serde_json::from_str(&text).map_err(|error| anyhow::anyhow!("{}: {error}", file.display()))?;
+        reports.push(report);
+    }
+    show(&Report::merge(reports)?, json)
+}
+
+fn replay(protocol: &str, file: &Path) -> anyhow::Result<ExitCode> {
+    let text =
+        std::fs::read_to_string(file).map_err(|error| anyhow::anyhow!("{}: {error}", file.display()))?;
+    let result = match protocol {
+        "raft" => {
+            script::replay::<<RaftFamily as Family>::Protocol>(&text, RaftFamily::ORDER, RaftFamily::set)
+        }
+        other => return Err(unknown_protocol(other)),
+    };
+    // The error begins with line and column.
+    print!("{}", result.map_err(|error| anyhow::anyhow!("{}:{error}", file.display()))?);
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,94 @@
+//! A world as a laboratory: for experiments that steer it by hand instead of drawing a plan.
+
+use std::time::Duration;
+
+use synod_core::{Command, CommandId, NodeId, Role, Time};
+
+use super::{Calling, World};
+use crate::disk::Loss;
+use crate::family::Family;
+use crate::machine::digest;
+use crate::oracle::Violation;
+
+impl<F: Family> World<F> {
+    /// The world's time.
+    #[must_use]
+    pub fn now(&self) -> Time {
+        self.now
+    }
+
+    /// Lets so much time pass.
+    pub fn run_for(&mut self, span: Duration) {
+        self.run_until(self.now + span);
+    }
+
+    /// The replica that leads, by its own account and in the newest term.
+    #[must_use]
+    pub fn leader(&self) -> Option<NodeId> {
+        let leads = |role| matches!(role, Role::Leader | Role::Primary);
+        let running = self.nodes.iter().filter_map(|node| Some((node.id, node.running.as_ref()?)));
+        let leading = running.filter(|(_, running)| leads(running.role));
+        leading.max_by_key(|(_, running)| running.term).map(|(id, _)| id)
+    }
+
+    /// When somebody became leader last, and in which term.
+    #[must_use]
+    pub fn elected(&self) -> Option<(Time, NodeId, u64)> {
+        self.elected
+    }
+
+    /// How many commands were decided.
+    #[must_use]
+    pub fn decided(&self) -> usize {
+        self.ledger.len()
+    }
+
+    /// The property that broke, if one did.
+    #[must_use]
+    pub fn violation(&self) -> Option<&Violation> {
+        self.violation.as_ref()
+    }
+
+    /// How many events were handled.
+    #[must_use]
+    pub fn events_handled(&self) -> u64 {
+        self.counts.events
+    }
+
+    /// Clients begin nothing any more.
+    pub fn hush(&mut self) {
+        self.calling = Calling::No;
+    }
+
+    /// Nothing goes between two replicas any more.
+    pub fn part(&mut self, a: NodeId, b: NodeId) {
+        self.network.cut(a, b);
+        self.network.cut(b, a);
+    }
+
+    /// Every link works.
+    pub fn mend_links(&mut self) {
+        self.network.mend_all();
+    }
+
+    /// A replica goes down and stays so.
+    pub fn take_down(&mut self, id: NodeId) {
+        self.crash(id, Some(Loss::Everything), Duration::ZERO);
+        self.node(id).held_down = true;
+    }
+
+    /// Gives a replica a command that no client waits for.
+    pub fn submit(&mut self, id: NodeId) {
+        if self.node(id).running.is_none() {
+            return;
+        }
+        self.node(id).commands += 1;
+        let command = CommandId { origin: id, number: self.node(id).commands };
+        let payload = self.clients.probe().payload();
+        self.ledger.submit(command, digest(&payload));
+        self.with(id, |replica, _| {
+            // Busy is an answer, too: the experiment tries again.
+            let _ = replica.submit(Command { id: command, payload });
+        });
+    }
+}
