@@ -10,7 +10,7 @@
 //!
 //! | file | what | paper |
 //! |---|---|---|
-//! | `message` | the messages and the records | figure 2 |
+//! | `message`, `wire` | the messages and the records, and their encoding | figure 2 |
 //! | `election` | terms, votes, pre-vote, check-quorum | 5.2, 5.4.1; thesis 4.2.3, 6.2, 9.6 |
 //! | `replication`, `progress` | appends, commitment, repair of logs | 5.3, 5.4.2; thesis 10.2.1 |
 //! | `log`, `disk` | the log in memory, and what of it is durable | 5.3 |
@@ -51,6 +51,7 @@ mod reads;
 mod recovery;
 mod replication;
 mod transfer;
+mod wire;
 
 use std::collections::BTreeMap;
 

@@ -5,82 +5,24 @@
 //! chain of hashes, so that all before it is covered, too); no command is applied twice; every read sees
 //! whatever was applied anywhere before it was asked.
 
+mod chain;
+mod faults;
+mod weather;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
-use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
 use synod_core::{
-    Audience, Change, Command, CommandId, Config, Frozen, Index, Lsn, Machine, Members, NodeId, ReadId,
-    Recovered, Refusal, Rng, Role, SnapshotRef, Time, Wire,
+    Command, CommandId, Config, Frozen, Index, Lsn, Members, NodeId, ReadId, Recovered, Refusal, Rng, Role,
+    SnapshotRef, Time, Wire,
 };
-use synod_protocols::raft::{Message, Options, Raft, Record};
+use synod_protocols::raft::{Message, Raft, Record};
 use synod_replica::{CompactionPolicy, Limits, Packet, Piece, Replica, World};
 
-/// What may go wrong, and how often.
-#[derive(Clone, Debug)]
-pub(crate) struct Weather {
-    pub(crate) nodes: u64,
-    pub(crate) loss: f64,
-    pub(crate) doubling: f64,
-    pub(crate) delay_max: Duration,
-    pub(crate) sync_max: Duration,
-    /// The mean time between two faults; none when zero.
-    pub(crate) fault_every: Duration,
-    /// Deliveries between snapshots.
-    pub(crate) snapshot_every: u64,
-    /// The chance that a new leader crashes within a few message delays.
-    pub(crate) curse: f64,
-    /// The chance that a new leader is asked for another configuration or to hand over within a few message delays.
-    pub(crate) meddling: f64,
-    pub(crate) options: Options,
-}
-
-/// A machine whose state is the hash of all that it was given.
-#[derive(Clone, Default)]
-pub(crate) struct Chain {
-    at: Index,
-    hash: u64,
-    /// What was applied since the network last looked.
-    fresh: Vec<(Index, CommandId, u64)>,
-}
-
-fn mix(hash: u64, value: u64) -> u64 {
-    Rng::new(hash ^ value.wrapping_mul(0x9e37_79b9_7f4a_7c15)).next_u64()
-}
-
-impl Machine for Chain {
-    type Reply = ();
-    type Frozen = FrozenChain;
-
-    fn apply(&mut self, at: Index, command: &Command, _audience: Audience) {
-        self.hash = mix(self.hash, at.0 ^ mix(command.id.origin.0, command.id.number));
-        self.at = at;
-        self.fresh.push((at, command.id, self.hash));
-    }
-
-    fn freeze(&self) -> FrozenChain {
-        FrozenChain(self.at, self.hash)
-    }
-
-    fn restore(&mut self, source: &SnapshotRef) -> io::Result<()> {
-        let bytes = source.read(0, 16)?;
-        let number = |range: std::ops::Range<usize>| u64::from_le_bytes(bytes[range].try_into().expect("8"));
-        *self = Chain { at: Index(number(0..8)), hash: number(8..16), fresh: Vec::new() };
-        Ok(())
-    }
-}
-
-/// What a chain writes down.
-pub(crate) struct FrozenChain(Index, u64);
-
-impl Frozen for FrozenChain {
-    fn write_to(self, out: &mut dyn io::Write) -> io::Result<()> {
-        out.write_all(&self.0.0.to_le_bytes())?;
-        out.write_all(&self.1.to_le_bytes())
-    }
-}
+use chain::{Chain, FrozenChain};
+pub(crate) use weather::{Weather, drawn};
 
 enum Event {
     Wake {
@@ -400,28 +342,6 @@ impl Network {
         self.with(id, |_, _| {});
     }
 
-    fn crash(&mut self, id: NodeId) {
-        let node = self.nodes.get_mut(&id).expect("a node");
-        node.replica = None;
-        node.life += 1;
-        node.reads.clear();
-        node.staging.clear();
-        // Some of what was on its way to the disk got there.
-        let kept = self.rng.below(node.writes.len() as u64 + 1);
-        for write in std::mem::take(&mut node.writes).into_iter().take(kept as usize) {
-            match write {
-                Write::Records(records, _) => node.records.extend(records),
-                Write::Checkpoint(snapshot, records, _) => {
-                    node.records = records;
-                    node.snapshot = Some(snapshot);
-                }
-                // The crash may come after the snapshot is in place, and before its checkpoint is.
-                Write::Save(at, frozen) => node.snapshot = Some(saved(at, frozen)),
-                Write::Stage(_) => {}
-            }
-        }
-    }
-
     fn disk(&mut self, id: NodeId, life: u64) {
         let node = self.nodes.get_mut(&id).expect("a node");
         if node.life != life || node.writes.is_empty() {
@@ -556,19 +476,6 @@ impl Network {
         }
     }
 
-    /// New leaders have a hard time.
-    fn try_leader(&mut self, id: NodeId) {
-        let span = self.weather.delay_max * 4;
-        if self.rng.chance(self.weather.curse) {
-            let after = self.rng.span(Duration::ZERO, span);
-            self.schedule(after, Event::Crash(id));
-        }
-        if self.rng.chance(self.weather.meddling) {
-            let after = self.rng.span(Duration::ZERO, span);
-            self.schedule(after, Event::Meddle);
-        }
-    }
-
     fn any(&mut self) -> NodeId {
         NodeId(self.rng.between(1, self.nodes.len() as u64))
     }
@@ -609,135 +516,6 @@ impl Network {
         }
     }
 
-    fn fault(&mut self) {
-        let id = self.any();
-        let span = self.rng.span(Duration::ZERO, self.weather.options.election_timeout * 5);
-        match self.rng.below(11) {
-            0 | 1 => self.crash(id),
-            // Leaders have the most to lose.
-            10 => {
-                let leader = self.leaders.last_key_value().map_or(id, |(_, leader)| *leader);
-                self.crash(leader);
-            }
-            2..=4 => {
-                let down: Vec<NodeId> =
-                    self.nodes.iter().filter(|(_, node)| node.replica.is_none()).map(|(id, _)| *id).collect();
-                for id in down {
-                    self.start(id);
-                }
-            }
-            5 => self.nodes.get_mut(&id).expect("a node").paused_until = self.now + span,
-            6 => self.nodes.get_mut(&id).expect("a node").disk_stuck_until = self.now + span,
-            7 => self.partition(),
-            8 => self.hand_over(),
-            _ => {
-                let count = self.rng.between(1, 3);
-                self.meddle(count);
-            }
-        }
-    }
-
-    /// Cuts links: any of them, one replica's (often the leader's), or those between two groups; or mends all.
-    fn partition(&mut self) {
-        self.blocked.clear();
-        let shape = self.rng.below(4);
-        let share = [0.2, 0.4][self.rng.below(2) as usize];
-        let leader = self.leaders.last_key_value().map(|(_, leader)| *leader);
-        let alone = leader.filter(|_| self.rng.chance(0.7)).unwrap_or(NodeId(1));
-        let groups = self.rng.next_u64();
-        let group = |node: u64| groups >> node & 1;
-        for from in 1..=self.nodes.len() as u64 {
-            for to in 1..=self.nodes.len() as u64 {
-                let cut = match shape {
-                    0 => self.rng.chance(share),
-                    1 => NodeId(from) == alone || NodeId(to) == alone,
-                    2 => group(from) != group(to),
-                    _ => false,
-                };
-                if cut {
-                    self.blocked.insert((NodeId(from), NodeId(to)));
-                }
-            }
-        }
-    }
-
-    /// Asks whoever leads to let another lead.
-    fn hand_over(&mut self) {
-        let to = self.any();
-        self.on_leader(|replica, now| replica.transfer_leadership(now, to));
-    }
-
-    /// Asks whoever leads for another configuration.
-    fn meddle(&mut self, count: u64) {
-        // Without these two, members that were removed disturb the rest for ever (Raft section 6).
-        if !self.weather.options.pre_vote || !self.weather.options.check_quorum {
-            return;
-        }
-        let changes: Vec<Change> = (0..count)
-            .map(|_| {
-                let node = self.any();
-                match self.rng.below(4) {
-                    0 => Change::AddLearner(node),
-                    1 => Change::Remove(node),
-                    _ => Change::AddVoter(node),
-                }
-            })
-            .collect();
-        self.on_leader(|replica, now| replica.reconfigure(now, changes.clone()));
-    }
-
-    fn on_leader(&mut self, mut ask: impl FnMut(&mut Replica<Raft, Chain>, Time)) {
-        for id in self.nodes.keys().copied().collect::<Vec<_>>() {
-            let node = &self.nodes[&id];
-            let leads = node.replica.as_ref().is_some_and(|replica| replica.status().role == Role::Leader);
-            if leads && node.paused_until <= self.now {
-                self.with(id, &mut ask);
-            }
-        }
-    }
-
-    /// Ends all faults, and checks that the cluster then decides again and comes to agree.
-    pub(crate) fn heal_and_converge(&mut self) {
-        self.calm = true;
-        self.weather.loss = 0.0;
-        self.blocked.clear();
-        for node in self.nodes.values_mut() {
-            node.paused_until = Time::ZERO;
-            node.disk_stuck_until = Time::ZERO;
-        }
-        let timeout = self.weather.options.election_timeout;
-        self.run(timeout);
-        for id in self.nodes.keys().copied().collect::<Vec<_>>() {
-            if self.nodes[&id].replica.is_none() {
-                self.start(id);
-            }
-        }
-        self.run(timeout * 30);
-        let before = self.applied_max;
-        self.run(timeout * 10);
-        assert!(self.applied_max > before, "a healed cluster decides again\n{}", self.describe());
-        // A transfer of a snapshot that lost a chunk takes its time: seconds, whatever the election timeout.
-        for _ in 0..200 {
-            if self.laggard(before).is_none() {
-                return;
-            }
-            self.run(timeout);
-        }
-        let laggard = self.laggard(before);
-        assert_eq!(laggard, None, "{laggard:?} never comes to agree\n{}", self.describe());
-    }
-
-    /// A member, by the word of the one that leads, that has not applied everything up to `upto`.
-    fn laggard(&self, upto: Index) -> Option<NodeId> {
-        let leads = self.nodes.values().filter_map(|node| node.replica.as_ref()).filter_map(|replica| {
-            let status = replica.status();
-            (status.role == Role::Leader).then_some(status)
-        });
-        let leader = leads.max_by_key(|status| status.term).expect("a healed cluster has a leader");
-        let lags = |id: &NodeId| self.nodes[id].replica.as_ref().is_none_or(|it| it.applied() < upto);
-        leader.members.all().find(lags)
-    }
-
     /// One line for each replica.
     pub(crate) fn describe(&self) -> String {
         let mut text = format!("seed {}, at {:?}\n", self.seed, self.now);
@@ -757,31 +535,4 @@ fn saved(at: Index, frozen: FrozenChain) -> SnapshotRef {
     let mut bytes = Vec::new();
     frozen.write_to(&mut bytes).expect("memory takes every byte");
     SnapshotRef::in_memory(at, Bytes::from(bytes))
-}
-
-/// A weather drawn from the seed.
-pub(crate) fn drawn(seed: u64) -> Weather {
-    let mut rng = Rng::new(seed ^ 0x5eed);
-    let pick = |rng: &mut Rng, choices: &[f64]| choices[rng.below(choices.len() as u64) as usize];
-    let heartbeat = Duration::from_millis(20);
-    let mut options = Options::timed(heartbeat, Duration::from_millis(rng.between(100, 300)));
-    options.pre_vote = rng.chance(0.7);
-    options.check_quorum = options.pre_vote || rng.chance(0.7);
-    options.lease_reads = options.check_quorum && rng.chance(0.3);
-    options.append_bytes_max = [100, 1000, 100_000][rng.below(3) as usize];
-    options.inflight_max = [1, 2, 8, 64][rng.below(4) as usize];
-    options.log_bytes_max = [500, 5_000, 100_000][rng.below(3) as usize];
-    options.backlog_bytes_max = options.log_bytes_max * 20;
-    Weather {
-        nodes: rng.between(1, 5),
-        loss: pick(&mut rng, &[0.0, 0.0, 0.05, 0.2, 0.3]),
-        doubling: pick(&mut rng, &[0.0, 0.1, 0.5]),
-        delay_max: Duration::from_millis(rng.between(1, 30)),
-        sync_max: Duration::from_millis(rng.between(0, 20)),
-        fault_every: Duration::from_millis(rng.between(50, 1000)),
-        curse: pick(&mut rng, &[0.0, 0.0, 0.3]),
-        meddling: pick(&mut rng, &[0.0, 0.0, 0.5]),
-        snapshot_every: [5, 20, 200, 1_000_000][rng.below(4) as usize],
-        options,
-    }
 }
