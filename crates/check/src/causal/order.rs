@@ -23,11 +23,16 @@ pub struct Clocks {
     /// Rows, in chunks so that adding one never moves the others.
     chunks: Vec<Box<[u32]>>,
     rows: usize,
+    /// For each row, the operation that may write into it: the one that it was made for, until another shares it.
+    owner: Vec<u32>,
     scratch: Vec<u32>,
 }
 
 /// How many rows are allocated together.
 const CHUNK_ROWS: usize = 1024;
+
+/// The owner of a row that several operations share.
+const NOBODY: u32 = u32::MAX;
 
 impl Clocks {
     /// Empty pasts, if the budget's memory suffices for what they may grow to.
@@ -48,9 +53,10 @@ impl Clocks {
             row: vec![0; reads_from.len()],
             chunks: Vec::new(),
             rows: 0,
+            owner: Vec::new(),
             scratch: vec![0; width],
         };
-        clocks.add_row(0);
+        clocks.add_row(0, NOBODY);
         Ok(clocks)
     }
 
@@ -89,7 +95,7 @@ impl Clocks {
         let place = reads_from.position(a) + 1;
         let mut news = self.join_rows(reads_from, a, b);
         if self.row_of(b)[session] < place {
-            self.own_row(reads_from, b)[session] = place;
+            self.own_row(b)[session] = place;
             news = true;
         }
         news
@@ -109,8 +115,10 @@ impl Clocks {
             all &= before >= known || session == own;
         }
         if all {
-            // Nothing of its own: from now on they share.
-            self.row[op as usize] = self.row[previous as usize];
+            // Nothing of its own: from now on they share, and neither may write for both.
+            let row = self.row[previous as usize];
+            self.row[op as usize] = row;
+            self.owner[row as usize] = NOBODY;
             return news;
         }
         self.join_rows(reads_from, previous, op)
@@ -125,6 +133,7 @@ impl Clocks {
     pub fn clear(&mut self) {
         self.row.fill(0);
         self.rows = 1;
+        self.owner.truncate(1);
     }
 
     fn row_of(&self, op: Op) -> &[u32] {
@@ -137,19 +146,20 @@ impl Clocks {
         &mut self.chunks[row / CHUNK_ROWS][row % CHUNK_ROWS * self.width..][..self.width]
     }
 
-    /// The operation's row, to write into: copied first where a neighbour has the same one, which must not learn by accident.
-    fn own_row(&mut self, reads_from: &ReadsFrom, op: Op) -> &mut [u32] {
+    /// The operation's row, to write into: copied first where others share it, who must not learn by accident.
+    fn own_row(&mut self, op: Op) -> &mut [u32] {
         let row = self.row[op as usize];
-        let shared = |other: Option<Op>| other.is_some_and(|other| self.row[other as usize] == row);
-        if row == 0 || shared(reads_from.previous(op)) || shared(reads_from.next(op)) {
-            self.row[op as usize] = self.add_row(row as usize);
+        if self.owner[row as usize] != op {
+            self.row[op as usize] = self.add_row(row as usize, op);
         }
         self.row_mut(op)
     }
 
-    fn add_row(&mut self, copied: usize) -> u32 {
+    fn add_row(&mut self, copied: usize, owner: u32) -> u32 {
         let number = self.rows;
         self.rows += 1;
+        self.owner.truncate(number);
+        self.owner.push(owner);
         if number / CHUNK_ROWS == self.chunks.len() {
             self.chunks.push(vec![0; CHUNK_ROWS * self.width].into_boxed_slice());
         }
@@ -174,7 +184,7 @@ impl Clocks {
         self.scratch = scratch;
         if news {
             // Getting an own row uses the scratch space, so what is joined is copied there again.
-            self.own_row(reads_from, b);
+            self.own_row(b);
             let mut scratch = std::mem::take(&mut self.scratch);
             scratch.copy_from_slice(self.row_of(a));
             scratch[own] = 0;
