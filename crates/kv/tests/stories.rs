@@ -471,6 +471,28 @@ fn a_slow_watcher_can_be_overtaken() {
     assert!((10..59).contains(&count_events(&outputs)));
 }
 
+/// A watcher that was told everything, and that nothing concerned for long, is not overtaken by a compaction of that time
+/// when its stream is full at the first event that does concern it.
+#[test]
+fn a_quiet_watcher_is_not_overtaken() {
+    let mut store = Store::new();
+    let stream = open(&mut store, WatchRequest { key: "big".into(), ..WatchRequest::default() });
+    store.hub().create(stream, &WatchRequest { key: "a".into(), ..WatchRequest::default() });
+    for _ in 0..50 {
+        done(&mut store, Op::Put(put("b", "")));
+    }
+    let revision = store.revision();
+    done(&mut store, Op::Compact { revision });
+    for _ in 0..30 {
+        done(&mut store, Op::Put(put("big", &"x".repeat(50_000))));
+    }
+    done(&mut store, Op::Put(put("a", "")));
+    assert_eq!(store.hub().census().slow_watchers, 2);
+    let outputs: Vec<_> = (0..9).flat_map(|_| heard(&mut store, stream)).collect();
+    assert_eq!(count_events(&outputs), 31);
+    assert!(!outputs.iter().any(|output| matches!(output, WatchOutput::Compacted { .. })));
+}
+
 /// Progress notifications go to watchers that asked, heard nothing since the last round, and have come to the present.
 #[test]
 fn progress_is_told_to_the_quiet() {
