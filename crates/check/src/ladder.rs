@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use crate::budget::Budget;
 use crate::history::{Clock, History, Key};
+use crate::linearizable::revisions::{self, Binds};
 use crate::linearizable::{self, PartVerdict};
+use crate::registers::{self, Registers};
 use crate::verdict::{Exhausted, Finding, KEYS_LISTED_MAX, KeyReport, Level, Limit, Report, Verdict};
 use crate::{causal, eventual, sequential, watch};
 
@@ -36,7 +38,12 @@ pub fn check(history: &History, budget: &Budget<'_>) -> Report {
     ladder.found(Level::Linearizable, verdict, algorithm, begin);
     ladder.weaker(history);
     let begin_eventual = budget.watcher.now();
-    let (verdict, algorithm, staleness) = eventual::check(history, budget);
+    let registers = registers::of(history);
+    let judged = registers.as_ref().map_or(history, |registers| &registers.history);
+    let (mut verdict, algorithm, staleness) = eventual::check(judged, budget);
+    if let Some(registers) = &registers {
+        of_registers(&mut verdict, registers);
+    }
     if ladder.decided(Level::Eventual).is_none() {
         ladder.found(Level::Eventual, verdict, algorithm, begin_eventual);
     }
@@ -108,10 +115,15 @@ impl Ladder<'_, '_> {
 
     /// The causal levels and sequential consistency, where they do not follow.
     fn weaker(&mut self, history: &History) {
+        let registers = registers::of(history);
+        let judged = registers.as_ref().map_or(history, |registers| &registers.history);
         if causal::LEVELS.iter().any(|level| self.decided(*level).is_none()) {
             let begin = self.budget.watcher.now();
-            for (level, verdict, algorithm) in causal::check(history, self.budget) {
+            for (level, mut verdict, algorithm) in causal::check(judged, self.budget) {
                 if self.decided(level).is_none() {
+                    if let Some(registers) = &registers {
+                        of_registers(&mut verdict, registers);
+                    }
                     // One pass judges them all: the time is booked on the first.
                     self.found(level, verdict, algorithm, begin);
                 }
@@ -119,9 +131,20 @@ impl Ladder<'_, '_> {
         }
         if self.decided(Level::Sequential).is_none() {
             let begin = self.budget.watcher.now();
-            let (verdict, algorithm) = sequential::check(history, self.budget);
+            let (verdict, algorithm) = self.sequential(history, registers.as_ref());
             self.found(Level::Sequential, verdict, algorithm, begin);
         }
+    }
+
+    fn sequential(&self, history: &History, registers: Option<&Registers>) -> (Verdict, String) {
+        let Some(registers) = registers else { return sequential::check(history, self.budget) };
+        let all: Vec<u32> = (0..history.operations.len() as u32).collect();
+        if let Some(verdict) = revisions::check(history, &all, Binds::Session, self.budget) {
+            return (verdict, "revision-order".into());
+        }
+        let (mut verdict, algorithm) = sequential::check(&registers.history, self.budget);
+        of_registers(&mut verdict, registers);
+        (verdict, algorithm)
     }
 
     fn finish(mut self) -> Vec<Finding> {
@@ -136,6 +159,20 @@ impl Ladder<'_, '_> {
         self.findings.sort_by_key(|finding| finding.level);
         self.findings
     }
+}
+
+/// A verdict on the registers of an etcd history becomes one on the history: a violation is one, but what was cut into
+/// single keys need not hold together.
+fn of_registers(verdict: &mut Verdict, registers: &Registers) {
+    if registers.cut > 0 && verdict.decided() == Some(true) {
+        let progress = format!(
+            "it holds key by key, but {} operations on several keys, or on none that is known, are not judged as a whole",
+            registers.cut
+        );
+        *verdict = Verdict::Unknown(Exhausted { limit: Limit::Unsupported, progress });
+        return;
+    }
+    translate(verdict, &registers.origin);
 }
 
 /// The levels of each key, worst first.

@@ -33,6 +33,7 @@ pub mod ladder;
 pub mod linearizable;
 pub mod model;
 pub mod reads_from;
+pub mod registers;
 pub mod sequential;
 pub mod verdict;
 pub mod watch;

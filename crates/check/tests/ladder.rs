@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use synod_check::budget::Budget;
 use synod_check::formats::{Options, read_all};
 use synod_check::ladder;
-use synod_check::verdict::{Level, Report};
+use synod_check::verdict::{Level, Report, Verdict};
 
 fn oracles() -> Option<PathBuf> {
     let place = std::env::var_os("SYNOD_ORACLES")
@@ -116,4 +116,36 @@ fn small_histories_get_their_verdicts_at_every_level() {
             assert!(!contradicts, "{}: {strong:?} but not {weak:?}", report.name);
         }
     }
+}
+
+/// etcd's store read from a lagging member: not linearizable, but sequential, by the revisions in the replies.
+#[test]
+fn a_stale_etcd_read_is_sequential() {
+    let text = r#"
+{"process":0,"start":0,"end":1,"request":{"put":{"key":"a","value":"1"}},"reply":{"revision":2}}
+{"process":0,"start":2,"end":3,"request":{"put":{"key":"a","value":"2"}},"reply":{"revision":3}}
+{"process":1,"start":4,"end":5,"request":{"range":{"key":"a"}},"reply":{"revision":2,"pairs":[{"key":"a","value":"1","mod":2}],"count":1}}
+"#;
+    let report = reports(text, "stale").remove(0);
+    assert_eq!(holds(&report, Level::Linearizable), Some(false));
+    assert_eq!(report.strongest(), Some(Level::Sequential));
+}
+
+/// The same store going back in time for one process: monotonic reads fail, and the operations named are the file's.
+#[test]
+fn an_etcd_read_that_goes_back_breaks_monotonic_reads() {
+    let text = r#"
+{"process":0,"start":0,"end":1,"request":{"put":{"key":"a","value":"1"}},"reply":{"revision":2}}
+{"process":0,"start":2,"end":3,"request":{"put":{"key":"a","value":"2"}},"reply":{"revision":3}}
+{"process":1,"start":4,"end":5,"request":{"range":{"key":"a","serializable":true}},"reply":{"revision":3,"pairs":[{"key":"a","value":"2","mod":3}],"count":1}}
+{"process":1,"start":6,"end":7,"request":{"range":{"key":"a","serializable":true}},"reply":{"revision":2,"pairs":[{"key":"a","value":"1","mod":2}],"count":1}}
+"#;
+    let report = reports(text, "back").remove(0);
+    assert_eq!(holds(&report, Level::Linearizable), Some(false));
+    assert_eq!(holds(&report, Level::Sequential), Some(false));
+    assert_eq!(holds(&report, Level::MonotonicReads), Some(false));
+    assert_eq!(holds(&report, Level::ReadYourWrites), Some(true));
+    let finding = report.finding(Level::MonotonicReads).unwrap();
+    let Verdict::Violated(evidence) = &finding.verdict else { panic!("{finding:?}") };
+    assert!(evidence.operations.contains(&2) && evidence.operations.contains(&3), "{evidence:?}");
 }

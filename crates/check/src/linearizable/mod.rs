@@ -140,7 +140,7 @@ pub fn check_part(history: &History, part: &[u32], budget: &Budget<'_>) -> (Verd
         ModelKind::KeyValue => (append::place(history, part), "append-order"),
         ModelKind::Set => (growing::place(history, part), "growing-set"),
         ModelKind::Etcd => {
-            if let Some(verdict) = revisions::check(history, part, budget) {
+            if let Some(verdict) = revisions::check(history, part, revisions::Binds::RealTime, budget) {
                 return (verdict, named("revision-order"));
             }
             (Placement::Declined("replies carry no revisions"), "revision-order")

@@ -5,8 +5,9 @@
 //! replay the store in that order, comparing every reply, and to look whether real time agrees. What revisions do not
 //! say is who made a change that nobody was told of: a revision that no reply claims is filled with an operation of
 //! unknown outcome (or with a lease that ran out), first with those that later answers or watch events name, else by
-//! trying, within the budget. Reads that asked for a member's own view (serializable) may be old: they are compared with
-//! the contents at their revision, and real time does not bind them.
+//! trying, within the budget. A read that asked for a member's own view (serializable) is judged like any other: what
+//! counts is what clients got, and one that was old makes the history not linearizable. Reads of a past revision are
+//! compared with the contents then.
 
 use hashbrown::HashMap;
 
@@ -49,8 +50,17 @@ enum Candidate {
     Expiry(i64),
 }
 
+/// Which order between operations binds besides the revisions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Binds {
+    /// Real time: linearizability.
+    RealTime,
+    /// Each process's own order: sequential consistency.
+    Session,
+}
+
 /// The verdict, or `None` if replies carry no revisions and the search must decide.
-pub fn check(history: &History, part: &[u32], budget: &Budget<'_>) -> Option<Verdict> {
+pub fn check(history: &History, part: &[u32], binds: Binds, budget: &Budget<'_>) -> Option<Verdict> {
     let mut ranked = Vec::with_capacity(part.len());
     let mut unknown = Vec::new();
     let mut old_reads = Vec::new();
@@ -69,10 +79,6 @@ pub fn check(history: &History, part: &[u32], budget: &Budget<'_>) -> Option<Ver
                     // A refusal carries no revision and changes nothing; only its absence from the order is lost.
                     continue;
                 }
-                if matches!(&**request, Request::Range(range) if range.serializable) {
-                    old_reads.push(i);
-                    continue;
-                }
                 if reply.revision <= 0 {
                     if matches!(**request, Request::Range(ref range) if range.revision > 0) {
                         old_reads.push(i);
@@ -89,7 +95,7 @@ pub fn check(history: &History, part: &[u32], budget: &Budget<'_>) -> Option<Ver
     ranked.sort_unstable_by_key(|at| {
         (at.revision, at.part, operations[at.operation as usize].invoked, at.operation)
     });
-    Some(Replay::new(history, ranked, unknown, old_reads).run(budget))
+    Some(Replay::new(history, ranked, unknown, old_reads, binds).run(budget))
 }
 
 /// How the store began: fresh, unless the first revisions are higher than anything that this history can have made.
@@ -153,6 +159,9 @@ struct Replay<'a> {
     groups: Vec<(i64, usize, usize)>,
     unknown: Vec<u32>,
     old_reads: Vec<u32>,
+    binds: Binds,
+    /// For each operation of unknown outcome the last revision that its process had seen before it.
+    floors: Vec<i64>,
     /// For each position in `ranked` the earliest completion from there on.
     earliest: Vec<Time>,
     seen: HashMap<i64, Vec<Seen>, foldhash::fast::FixedState>,
@@ -166,7 +175,14 @@ struct Replay<'a> {
 }
 
 impl<'a> Replay<'a> {
-    fn new(history: &'a History, ranked: Vec<Ranked>, unknown: Vec<u32>, old_reads: Vec<u32>) -> Self {
+    fn new(
+        history: &'a History,
+        ranked: Vec<Ranked>,
+        unknown: Vec<u32>,
+        old_reads: Vec<u32>,
+        binds: Binds,
+    ) -> Self {
+        let floors = floors(history, &ranked, &unknown);
         let mut groups: Vec<(i64, usize, usize)> = Vec::new();
         for (i, at) in ranked.iter().enumerate() {
             match groups.last_mut() {
@@ -191,6 +207,8 @@ impl<'a> Replay<'a> {
             groups,
             unknown,
             old_reads,
+            binds,
+            floors,
             earliest,
             seen,
             versions: Vec::new(),
@@ -202,7 +220,11 @@ impl<'a> Replay<'a> {
     }
 
     fn run(mut self, budget: &Budget<'_>) -> Verdict {
-        if let Some(evidence) = self.real_time() {
+        let out_of_order = match self.binds {
+            Binds::RealTime => self.real_time(),
+            Binds::Session => self.sessions(),
+        };
+        if let Some(evidence) = out_of_order {
             return Verdict::Violated(evidence);
         }
         let origin = origin(self.history);
@@ -271,6 +293,40 @@ impl<'a> Replay<'a> {
             }
         }
         None
+    }
+
+    /// Each process's order against the order that the revisions give.
+    fn sessions(&self) -> Option<Evidence> {
+        let mut last: Vec<Option<u32>> = vec![None; self.history.processes.len()];
+        for at in &self.ranked {
+            let operation = &self.history.operations[at.operation as usize];
+            let slot = &mut last[operation.process.0 as usize];
+            // Positions follow invocation, and so each session.
+            if let Some(before) = slot.filter(|before| *before > at.operation) {
+                return Some(Evidence {
+                    operations: vec![at.operation, before],
+                    cycle: vec![
+                        Edge { before, after: at.operation, why: Why::Revision },
+                        Edge { before: at.operation, after: before, why: Why::Session },
+                    ],
+                    reason: format!(
+                        "a process was answered at revision {} after a later one",
+                        self.revision_of(before)
+                    ),
+                    key: None,
+                    sufficient: true,
+                });
+            }
+            *slot = Some(at.operation);
+        }
+        None
+    }
+
+    fn revision_of(&self, operation: u32) -> i64 {
+        match self.history.operations[operation as usize].reply() {
+            Some(AnyReply::Etcd(reply)) => reply.revision,
+            _ => 0,
+        }
     }
 
     /// Replays everything at one revision, filling the gap before it first.
@@ -424,9 +480,13 @@ impl<'a> Replay<'a> {
         let bound = self.earliest[start];
         let mut left: Vec<Candidate> = Vec::new();
         let seen = self.seen.get(&revision);
-        for &operation in &self.unknown {
+        for (&operation, &floor) in self.unknown.iter().zip(&self.floors) {
             let at = &self.history.operations[operation as usize];
-            if at.invoked <= bound && !self.used.contains(&operation) && could_have(at, seen) {
+            let in_order = match self.binds {
+                Binds::RealTime => at.invoked <= bound,
+                Binds::Session => floor < revision,
+            };
+            if in_order && !self.used.contains(&operation) && could_have(at, seen) {
                 left.push(Candidate::Operation(operation));
             }
         }
@@ -512,7 +572,7 @@ impl<'a> Replay<'a> {
         None
     }
 
-    /// Reads that may be old, against what the store held at the revision they name.
+    /// Reads of the past, against what the store held at the revision they name.
     fn judge_old_reads(&mut self, origin: Origin) -> Option<Evidence> {
         for &operation in &self.old_reads {
             let at = &self.history.operations[operation as usize];
@@ -530,6 +590,25 @@ impl<'a> Replay<'a> {
         }
         None
     }
+}
+
+/// For each operation of unknown outcome the last revision that its process was answered with before it.
+fn floors(history: &History, ranked: &[Ranked], unknown: &[u32]) -> Vec<i64> {
+    if unknown.is_empty() {
+        return Vec::new();
+    }
+    let mut by_position: Vec<(u32, i64)> = ranked.iter().map(|at| (at.operation, at.revision)).collect();
+    by_position.sort_unstable();
+    let mut highest = vec![0i64; history.processes.len()];
+    let mut answered = by_position.into_iter().peekable();
+    let floor = |&operation: &u32| {
+        while let Some((before, revision)) = answered.next_if(|(position, _)| *position < operation) {
+            let slot = &mut highest[history.operations[before as usize].process.0 as usize];
+            *slot = (*slot).max(revision);
+        }
+        highest[history.operations[operation as usize].process.0 as usize]
+    };
+    unknown.iter().map(floor).collect()
 }
 
 /// What answers and watch events say about the changes at each revision.
