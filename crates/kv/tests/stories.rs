@@ -385,9 +385,11 @@ fn watching_from_the_compacted_revision() {
         done(&mut store, Op::DeleteRange(DeleteRange { key: "a".into(), ..DeleteRange::default() }));
         done(&mut store, Op::Compact { revision: 4 });
         while clean && store.scrub(1) {}
+        let flags = WatchFlags { prev_kv: true, ..WatchFlags::default() };
         let from = |start_revision| WatchRequest {
             range_end: "\0".into(),
             start_revision,
+            flags,
             ..WatchRequest::default()
         };
         let late = open(&mut store, from(3));
