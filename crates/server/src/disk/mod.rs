@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use synod_core::{Frozen, Index, Lsn, NodeId, Wire};
 use synod_replica::{Piece, TransferId};
-use synod_wal::{Incoming, Log, LogError, Snapshots};
+use synod_wal::{Incoming, Log, LogError, Snapshots, Superseded};
 
 use self::queue::{Queue, Woken};
 use crate::metrics::Histogram;
@@ -38,6 +38,8 @@ enum LogJob<R> {
 enum SnapshotJob<F> {
     Save { at: Index, frozen: F },
     Stage(Piece),
+    /// Freeing large files takes longer than a sync may wait.
+    Remove(Superseded),
 }
 
 /// Both threads, as the node sees them. Dropping it ends them without waiting.
@@ -65,6 +67,7 @@ impl<R: Wire + Send + 'static, F: Frozen> DiskThreads<R, F> {
             log,
             folder: folder.to_owned(),
             queue: log_queue.clone(),
+            snapshots: snapshot_queue.clone(),
             inbox: inbox.clone(),
             numbers: numbers.clone(),
         };
@@ -151,15 +154,16 @@ impl Default for DiskNumbers {
 }
 
 /// The owner of the log.
-struct LogKeeper<R> {
+struct LogKeeper<R, F> {
     log: Log,
     folder: PathBuf,
     queue: Arc<Queue<LogJob<R>>>,
+    snapshots: Arc<Queue<SnapshotJob<F>>>,
     inbox: Arc<Inbox>,
     numbers: Arc<DiskNumbers>,
 }
 
-impl<R: Wire> LogKeeper<R> {
+impl<R: Wire, F> LogKeeper<R, F> {
     fn run(&mut self) {
         let mut jobs = Vec::new();
         let mut marked = true;
@@ -207,7 +211,8 @@ impl<R: Wire> LogKeeper<R> {
                 }
                 LogJob::Checkpoint { at, records, upto } => {
                     // It stands for what was appended before it, and makes that durable with itself.
-                    self.log.checkpoint(at, &records)?;
+                    let superseded = self.log.checkpoint(at, &records)?;
+                    self.snapshots.push(SnapshotJob::Remove(superseded));
                     self.measure();
                     self.report(Notice::Durable(upto));
                     reached = None;
@@ -268,6 +273,12 @@ impl<F: Frozen> Saver<F> {
                             self.incoming = None;
                             Notice::StageFailed(from, transfer, why.to_string())
                         })
+                    }
+                    SnapshotJob::Remove(superseded) => {
+                        if let Err(error) = superseded.remove() {
+                            tracing::warn!(%error, "old files stay until the next start");
+                        }
+                        continue;
                     }
                 };
                 let _ = self.inbox.push(Event::Disk(notice));
