@@ -8,6 +8,7 @@ mod demo;
 mod logging;
 mod notify;
 mod serve;
+mod simulate;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -29,6 +30,7 @@ enum Command {
     Demo(demo::Options),
     /// Judge which consistency level a history has
     Check(check::CheckArgs),
+    Simulate(simulate::Options),
     /// Run one member of a cluster; takes etcd's flags (see `synod serve --help`)
     #[command(disable_help_flag = true)]
     Serve {
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
     }
     match Cli::parse().command.unwrap_or_else(|| Command::Demo(demo::Options::default())) {
         Command::Demo(options) => demo::run(&options),
+        Command::Simulate(options) => simulate::run(&options),
         Command::Check(args) => check::run(args).unwrap_or_else(|wrong| {
             eprintln!("synod check: {wrong:#}");
             ExitCode::from(2)

@@ -3,6 +3,8 @@
 //! One seed or many, here or as a shard of a larger campaign; a recorded run as text, as a diagram, or for ShiViz; scripts; the
 //! papers' figures; the mutants' table. Each protocol is described to the simulator by a [`Family`] in a file of this folder.
 
+#[cfg(feature = "mutants")]
+mod mutants;
 mod papers;
 mod raft;
 
@@ -108,6 +110,9 @@ enum Action {
     },
     /// Measure what the papers measured, and write tables and figures
     Papers(papers::Options),
+    /// Leave one rule of the protocol out at a time, and look for the seed that shows it
+    #[cfg(feature = "mutants")]
+    Mutants(mutants::Options),
 }
 
 /// Runs the command.
@@ -116,6 +121,8 @@ pub(crate) fn run(options: &Options) -> ExitCode {
         Some(Action::Merge { files, json }) => merge(files, *json),
         Some(Action::Script { protocol, file }) => replay(protocol, file),
         Some(Action::Papers(options)) => papers::run(options),
+        #[cfg(feature = "mutants")]
+        Some(Action::Mutants(options)) => mutants::run(options),
         None => match options.protocol.as_str() {
             "raft" => simulate::<RaftFamily>(options),
             other => Err(unknown_protocol(other)),

@@ -79,6 +79,7 @@ struct File {
     writes: Vec<Write>,
 }
 
+#[derive(Clone)]
 enum Write {
     Bytes { offset: usize, bytes: Vec<u8> },
     Length(usize),
@@ -216,7 +217,7 @@ impl SimDisk {
         self.state().harm(damage)
     }
 
-    /// A second disk with the same durable content, for trying something out.
+    /// A second disk with the same content, synced or not, for trying something out.
     #[must_use]
     pub fn copy(&self, seed: u64) -> SimDisk {
         let copy = SimDisk::new(seed);
@@ -226,7 +227,8 @@ impl SimDisk {
             target.names_durable.clone_from(&state.names_durable);
             target.next_inode = state.next_inode;
             for (inode, file) in &state.files {
-                let same = File { durable: file.durable.clone(), now: file.now.clone(), writes: Vec::new() };
+                let (durable, now, writes) = (file.durable.clone(), file.now.clone(), file.writes.clone());
+                let same = File { durable, now, writes };
                 target.files.insert(*inode, same);
             }
         }
@@ -238,6 +240,14 @@ impl SimDisk {
     pub fn files(&self) -> Vec<(String, usize)> {
         let state = self.state();
         state.names.iter().map(|(name, inode)| (name.clone(), state.files[inode].durable.len())).collect()
+    }
+
+    /// How many bytes of a file are written and not synced.
+    #[must_use]
+    pub fn unsynced(&self, name: &str) -> usize {
+        let state = self.state();
+        let file = state.names.get(name).and_then(|inode| state.files.get(inode));
+        file.map_or(0, |file| file.writes.iter().map(Write::length).sum())
     }
 
     /// Flips one bit of what a file holds, durably.
@@ -253,17 +263,14 @@ impl SimDisk {
         }
     }
 
-    /// The bytes of the unsynced writes of a file, and how to keep only the first `keep` of them: for tearing a
-    /// record at every byte. Gives back how many there are.
-    pub fn tear(&self, name: &str, keep: usize) -> usize {
+    /// Of the unsynced writes of a file only the first `keep` bytes survive: for tearing a record at every byte.
+    pub fn tear(&self, name: &str, keep: usize) {
         let mut state = self.state();
-        let Some(&inode) = state.names.get(name) else { return 0 };
-        let Some(file) = state.files.get_mut(&inode) else { return 0 };
-        let total = file.writes.iter().map(Write::length).sum();
+        let Some(&inode) = state.names.get(name) else { return };
+        let Some(file) = state.files.get_mut(&inode) else { return };
         let writes = std::mem::take(&mut file.writes);
         keep_prefix(&mut file.durable, &writes, keep);
         file.now.clone_from(&file.durable);
-        total
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use synod_core::{Command, CommandId, NodeId, Role, Time};
 
 use super::{Calling, World};
-use crate::disk::Loss;
+use crate::disk::{Loss, SimDisk};
 use crate::family::Family;
 use crate::machine::digest;
 use crate::oracle::Violation;
@@ -69,6 +69,12 @@ impl<F: Family> World<F> {
     /// Every link works.
     pub fn mend_links(&mut self) {
         self.network.mend_all();
+    }
+
+    /// A machine's disk.
+    #[must_use]
+    pub fn disk(&self, id: NodeId) -> &SimDisk {
+        &self.nodes[id.0 as usize - 1].disk
     }
 
     /// A replica goes down and stays so.

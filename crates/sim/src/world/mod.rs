@@ -39,6 +39,7 @@ use events::Events;
 use node::{Clock, End, Health, Node, Running};
 use outside::Effects;
 pub use phases::{LIVENESS_ELECTIONS_MAX, Outcome, Recovery};
+pub use storage::CLUSTER;
 use storage::{Notice, Started, Storage};
 
 /// A plan for a family's protocol.

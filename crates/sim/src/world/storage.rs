@@ -69,7 +69,7 @@ pub(crate) struct Found<P: Protocol> {
 }
 
 /// The cluster's number in every simulated file.
-const CLUSTER: u64 = 0x5170;
+pub const CLUSTER: u64 = 0x5170;
 
 impl<P: Protocol> Storage<P> {
     /// Reads what the disk holds.

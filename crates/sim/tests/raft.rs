@@ -1,0 +1,183 @@
+//! Raft, the shipped log and the shipped store in the simulator: sweeps, replays, and exhaustive damage.
+
+#[path = "../../cli/src/simulate/raft.rs"]
+mod raft;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use raft::RaftFamily;
+use synod_core::NodeId;
+use synod_sim::disk::SimDisk;
+use synod_sim::faults::FaultSet;
+use synod_sim::swarm::{self, WishError, Wishes};
+use synod_sim::sweep::{self, GoOn};
+use synod_sim::trace::{self, Filter, Recorder};
+use synod_sim::world::{CLUSTER, World};
+use synod_wal::{Identity, Log, LogError, LogOptions};
+
+fn wishes(faults: &str, seconds: u64) -> Wishes {
+    let faults = FaultSet::parse(faults).expect("the faults exist");
+    Wishes { faults, safety: Duration::from_secs(seconds), ..Wishes::default() }
+}
+
+fn sweep(faults: &str, seeds: std::ops::Range<u64>, seconds: u64) {
+    let report = sweep::campaign::<RaftFamily>(seeds, &wishes(faults, seconds), |_, _| GoOn::Yes);
+    let report = report.expect("Raft runs on any number of replicas");
+    assert!(report.failures.is_empty(), "{}", report.table());
+}
+
+/// Two hundred seeds of everything that can go wrong: no property breaks, and every healed core decides again.
+#[test]
+fn two_hundred_seeds_of_everything() {
+    sweep("all", 0..200, 15);
+}
+
+/// All machines lose their power at once, again and again, with every kind of loss: nothing acknowledged is lost.
+#[test]
+fn unsynced_data_lost_everywhere_at_once() {
+    sweep("blackout,power,crash-point", 1000..1040, 15);
+}
+
+/// The same seed happens alike, whether recorded or not, and whatever ran before; so do these seeds on every machine.
+#[test]
+fn the_same_seed_happens_alike() {
+    let wishes = wishes("all", 10);
+    let mut hashes = Vec::new();
+    for seed in [1, 7, 23, 42] {
+        let once = sweep::run::<RaftFamily>(seed, &wishes, Recorder::default()).expect("it runs");
+        let again = sweep::run::<RaftFamily>(seed, &wishes, Recorder::recording()).expect("it runs");
+        assert_eq!(once.hash, again.hash, "seed {seed}");
+        assert!(!again.happenings.is_empty());
+        hashes.push(format!("{seed}: {:016x}", once.hash));
+    }
+    // When Raft, the log, the store or the simulator change what they do, these change: look why, then write them anew.
+    let committed: Vec<&str> = include_str!("hashes.txt").lines().filter(|line| !line.starts_with('#')).collect();
+    assert_eq!(hashes, committed);
+}
+
+/// A recorded run as text has a line for each happening, and filters leave out the rest; ShiViz gets a clock for each.
+#[test]
+fn a_recorded_run_can_be_read() {
+    let outcome = sweep::run::<RaftFamily>(3, &wishes("none", 3), Recorder::recording()).expect("it runs");
+    let all = trace::text(&outcome.happenings, &Filter::default());
+    assert_eq!(all.lines().count(), outcome.happenings.len());
+    let filter = Filter { kinds: vec!["stands".to_owned()], ..Filter::default() };
+    let roles = trace::text(&outcome.happenings, &filter);
+    assert!(roles.lines().all(|line| line.contains(" is ")) && roles.contains("Leader"));
+    let shiviz = trace::shiviz(&outcome.happenings, &Filter::default());
+    assert!(shiviz.contains("n1 {\"n1\": 1}"));
+}
+
+/// Impossible wishes are refused with what is possible.
+#[test]
+fn impossible_wishes_are_refused() {
+    let ten = Wishes { nodes: Some(10), ..Wishes::default() };
+    let refused = swarm::draw::<RaftFamily>(1, &ten).expect_err("ten replicas are too many");
+    assert_eq!(refused.to_string(), "raft cannot run on 10 replicas: 1 to 9 are possible");
+    let odd = Wishes { options: vec![("colour".to_owned(), "red".to_owned())], ..Wishes::default() };
+    assert!(matches!(swarm::draw::<RaftFamily>(1, &odd), Err(WishError::Option { .. })));
+}
+
+// Exhaustive damage to one replica's log.
+
+/// What a log holds, or why it cannot be opened.
+fn open(disk: &SimDisk) -> Result<Vec<bytes::Bytes>, LogError> {
+    let identity = Identity { cluster: CLUSTER, node: NodeId(1) };
+    let options = LogOptions { segment_bytes_first: 16 << 10, segment_bytes_max: 64 << 10, ..LogOptions::default() };
+    Log::open(Arc::new(disk.clone()), identity, options).map(|(_, recovery)| recovery.records)
+}
+
+/// The log of one of three replicas that has run for a while: quiet at the end, if so wished, or in the middle of a write.
+fn log_of_n1(end: End) -> SimDisk {
+    let wishes = Wishes { nodes: Some(3), ..wishes("none", 600) };
+    let mut plan = swarm::draw::<RaftFamily>(5, &wishes).expect("three replicas are possible");
+    plan.snapshot_every = u64::MAX;
+    plan.operations_max = usize::MAX;
+    plan.clients = 6;
+    plan.think = Duration::from_millis(10);
+    let mut world = World::<RaftFamily>::new(5, plan, Recorder::default());
+    while world.disk(NodeId(1)).used() < 64 << 10 {
+        world.run_for(Duration::from_millis(100));
+    }
+    // In the middle of a write: some file has bytes that are written and not synced.
+    while end == End::Written {
+        world.run_for(Duration::from_micros(50));
+        let disk = world.disk(NodeId(1));
+        if disk.files().iter().any(|(name, _)| disk.unsynced(name) > 0) {
+            return disk.copy(1);
+        }
+    }
+    world.hush();
+    world.run_for(Duration::from_secs(5));
+    assert_eq!(world.violation(), None);
+    world.disk(NodeId(1)).copy(1)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Quiet,
+    Written,
+}
+
+/// Flips every `step`-th bit of the first 64 KiB of the log, one at a time: nothing that was acknowledged may be missing
+/// from what is recovered, or the log must refuse to open, by name.
+fn flip_bits(step: usize) -> (usize, usize) {
+    let disk = log_of_n1(End::Quiet);
+    let whole = open(&disk.copy(2)).expect("the log is whole");
+    let (mut refused, mut harmless, mut place) = (0, 0, 0);
+    for (name, length) in disk.files() {
+        for bit in (0..length * 8).step_by(step) {
+            place += step;
+            if place > (64 << 10) * 8 {
+                return (refused, harmless);
+            }
+            let copy = disk.copy(3);
+            copy.flip(&name, bit);
+            match open(&copy) {
+                Err(_) => refused += 1,
+                Ok(records) => {
+                    assert_eq!(records, whole, "bit {bit} of {name}: records are missing, and nobody says so");
+                    harmless += 1;
+                }
+            }
+        }
+    }
+    (refused, harmless)
+}
+
+/// A sample of all single-bit flips of a 64 KiB log: each is harmless or refused by name.
+#[test]
+fn flipped_bits_are_noticed() {
+    let (refused, _) = flip_bits(1009);
+    assert!(refused > 100, "only {refused} flips were noticed");
+}
+
+/// All 524,288 single-bit flips of a 64 KiB log.
+#[test]
+#[ignore = "takes minutes: cargo test --release -p synod-sim --test raft -- --ignored every_flipped_bit"]
+fn every_flipped_bit_is_noticed() {
+    let (refused, harmless) = flip_bits(1);
+    println!("{refused} flips refused by name, {harmless} harmless");
+    assert!(refused + harmless >= (64 << 10) * 8);
+}
+
+/// The power fails within the last write, at every byte of it: whatever was acknowledged before is there.
+#[test]
+fn a_write_torn_at_every_byte_loses_nothing_acknowledged() {
+    let disk = log_of_n1(End::Written);
+    let (name, _) = disk.files().into_iter().rfind(|(name, _)| disk.unsynced(name) > 0).expect("something is unsynced");
+    let total = disk.unsynced(&name);
+    let before = disk.copy(2);
+    before.tear(&name, 0);
+    let acknowledged = open(&before).expect("without the last write the log is whole");
+    let mut whole = 0;
+    for keep in 0..=total {
+        let copy = disk.copy(3);
+        copy.tear(&name, keep);
+        let records = open(&copy).unwrap_or_else(|error| panic!("torn after {keep} of {total} bytes: {error}"));
+        assert!(records.starts_with(&acknowledged), "torn after {keep} of {total} bytes");
+        whole += usize::from(records.len() > acknowledged.len());
+    }
+    assert!(whole >= 1, "the whole write is recovered as a whole");
+}
