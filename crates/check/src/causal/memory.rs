@@ -12,6 +12,7 @@
 
 use crate::budget::Budget;
 use crate::causal::Analysis;
+use crate::causal::clocks::Clocks;
 use crate::causal::order::*;
 use crate::causal::saturate::{Ending, Rules, Saturation};
 use crate::causal::unfold::unfold;

@@ -5,7 +5,7 @@
 //! exactly when it contains one of a few patterns. The complexities here are those of "AWDIT: an optimal weak database
 //! isolation tester" (Møldrup and Pavlogiannis, 2025): vector clocks instead of relations.
 //!
-//! - [`order`] the causal order as clocks, extra edges, cycles
+//! - [`clocks`] vector clocks; [`order`] the causal order, extra edges, cycles
 //! - `patterns` weak causal consistency (CC) and causal convergence (CCv)
 //! - [`saturate`] happened-before orders; `memory` causal memory (CM) and pipelined memory (PRAM) by them
 //! - `session` the four session guarantees
@@ -13,6 +13,7 @@
 //!
 //! Real time plays no part: these levels know sessions and values only.
 
+pub mod clocks;
 pub mod order;
 pub mod saturate;
 

@@ -13,6 +13,7 @@
 //! covers the earlier ones: `O(n k)` looks at clocks for n operations of k sessions, and at most as many `cf` edges.
 
 use crate::causal::Analysis;
+use crate::causal::clocks::Clocks;
 use crate::causal::order::*;
 use crate::causal::violation::{Found, Step};
 use crate::reads_from::{Op, ReadsFrom, Source};

@@ -20,6 +20,7 @@
 //! clock has not changed since it was last looked at is passed over.
 
 use crate::budget::{Budget, STEPS_BETWEEN_LOOKS};
+use crate::causal::clocks::Clocks;
 use crate::causal::order::*;
 use crate::reads_from::{Op, ReadsFrom, Source};
 use crate::verdict::Exhausted;
