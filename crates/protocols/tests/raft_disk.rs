@@ -187,6 +187,31 @@ fn a_state_behind_its_log_asks_for_a_snapshot() {
     assert_eq!(bench.out.deliveries.len(), 2, "the state, and what follows it: {:?}", bench.out.deliveries);
 }
 
+/// A leader whose state is ahead of its log's commit index can bring up a new voter by its newest snapshot, though nothing
+/// can be committed before that voter is there.
+#[test]
+fn a_leader_knows_what_its_own_state_holds() {
+    let records = vec![
+        Record::SnapshotBase { last: at(2, 1), members: Arc::new(Members::of([NodeId(1), NodeId(2)])) },
+        Record::Entry { at: Index(3), entry: entry(1, "c") },
+    ];
+    let snapshot = Some(SnapshotRef::in_memory(Index(3), Bytes::from_static(b"abc")));
+    let mut bench = Bench::new(Recovered { records, snapshot });
+    bench.step(Input::Durable(bench.out.written()));
+    bench.now = Time(10_000_000_000);
+    bench.step(Input::Timeout);
+    bench.hear(2, Message::Vote { term: Term(1), purpose: Purpose::Probe, granted: true });
+    bench.step(Input::Durable(bench.out.written()));
+    let term = Term(bench.raft.status().term);
+    bench.hear(2, Message::Vote { term, purpose: Purpose::Election, granted: true });
+    bench.said();
+    bench.hear(2, Message::Rejected { term, probe: Index(3), hint: at(0, 0) });
+    match &bench.said()[..] {
+        [(Message::InstallSnapshot { last, .. }, Patience::Snapshot)] => assert_eq!(*last, at(3, 1)),
+        other => panic!("the newest snapshot is sent: {other:?}"),
+    }
+}
+
 /// A leader keeps what it has delivered only up to its limit, and takes no more once what it may not drop fills the
 /// backlog's: with a peer that is away, or a disk that is stuck, memory stays bounded.
 #[test]

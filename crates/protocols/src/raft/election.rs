@@ -154,6 +154,10 @@ impl Raft {
             lease_is_void: false,
         });
         self.leader = Some(self.id);
+        // After a restart the state may be ahead of the commit index. What it holds was committed once, and a leader's log
+        // has all of that (5.4.3): waiting to learn it again could be in vain, if a peer needs the very snapshot first.
+        self.commit = self.commit.max(self.delivered.min(self.log.last().index));
+        self.settle_snapshot();
         self.meet_members();
         self.reads.lead();
         // An entry of its own term is all that a leader can commit directly (Raft 5.4.2), and tells it what
