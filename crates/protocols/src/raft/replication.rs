@@ -123,7 +123,7 @@ impl Raft {
         from: NodeId,
         term: Term,
         previous: Position,
-        entries: Vec<Entry>,
+        mut entries: Vec<Entry>,
         commit: Index,
         out: &mut Output<Self>,
     ) {
@@ -137,7 +137,11 @@ impl Raft {
             return;
         }
         if self.log.bytes() / 2 >= self.options.backlog_bytes_max {
-            return; // It will come again, when there is room.
+            // The rest will come again, when there is room. What is decided needs none: it is delivered at once. And
+            // one entry more must do, or what a restart brought back, none of it known to be decided, would keep
+            // the first entry of a new leader out for ever, and itself undecided.
+            let end = commit.max(self.log.last().index.next());
+            entries.truncate(usize::try_from(end.0.saturating_sub(previous.index.0)).unwrap_or(usize::MAX));
         }
         // What is committed is the same everywhere: the question begins behind it.
         let known = self.commit.0.saturating_sub(previous.index.0);
