@@ -14,7 +14,7 @@ use synod_check::model::{Counter, KeyValue, Model, Mutex, Queue, Register, Set, 
 use synod_check::verdict::Verdict;
 
 const ROUNDS: u64 = if cfg!(debug_assertions) { 2_000 } else { 100_000 };
-const OPERATIONS_MAX: u64 = 7;
+const OPERATIONS_MAX: u64 = 6;
 
 /// A small deterministic generator (xorshift).
 struct Dice(u64);
@@ -535,6 +535,54 @@ fn transactions_on_registers() {
                     for (access, value) in filled.iter_mut().zip([one, other]) {
                         if access.kind == AccessKind::Read(None) {
                             access.kind = AccessKind::Read(Some(*value));
+                        }
+                    }
+                    all.push(Reply::Txn(filled));
+                }
+            }
+            all
+        },
+    };
+    sweep(&class, |history| Transactions { initial: history.initial });
+}
+
+/// Transactions on lists over two keys, by dependencies and by the search.
+#[test]
+fn transactions_on_lists() {
+    let class = Class {
+        model: ModelKind::ListAppend,
+        call: |dice, builder, i| {
+            let mut access = || {
+                let key = builder.key(Datum::text(["x", "y"][dice.below(2) as usize]));
+                let append = dice.below(2) == 0;
+                let value = int(builder, i as i64);
+                Access {
+                    key,
+                    kind: if append { AccessKind::Append(value) } else { AccessKind::ReadList(None) },
+                }
+            };
+            let (one, other) = (access(), access());
+            // One element twice in one list would not be unique.
+            if one == other { Call::Txn(Box::new([one])) } else { Call::Txn(Box::new([one, other])) }
+        },
+        answers: |builder, call| {
+            let Call::Txn(accesses) = call else { return vec![Reply::Done] };
+            let values: Vec<Value> = (0..5).map(|i| int(builder, i)).collect();
+            let mut lists: Vec<Box<[Value]>> = vec![Box::default()];
+            for one in &values {
+                lists.push(Box::new([*one]));
+                lists.extend(values.iter().filter(|two| *two != one).map(|two| Box::from([*one, *two])));
+            }
+            let first = accesses.iter().position(|access| access.kind == AccessKind::ReadList(None));
+            let mut all = Vec::new();
+            for one in &lists {
+                // Both reads of a transaction: the other one sees a short list, to keep the choice small.
+                for other in lists.iter().filter(|list| list.len() < 2) {
+                    let mut filled = accesses.clone();
+                    for (at, access) in filled.iter_mut().enumerate() {
+                        if access.kind == AccessKind::ReadList(None) {
+                            let list = if Some(at) == first { one } else { other };
+                            access.kind = AccessKind::ReadList(Some(list.clone()));
                         }
                     }
                     all.push(Reply::Txn(filled));

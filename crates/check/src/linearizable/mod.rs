@@ -6,10 +6,12 @@
 //! cheapest algorithm that fits is taken, and named:
 //! - `unique-values`, `append-order`, `growing-set`: near n log n, by [`blocks`], where answers say which write they saw;
 //! - `revision-order` for etcd's store, near n log n, where replies carry revisions ([`revisions`]);
+//! - `dependencies` for transactions over lists and registers, near n log n, where reads tell the order of writes;
 //! - `wing-gong-lowe`: the [`search`], for everything else.
 
 mod append;
 pub mod blocks;
+mod dependencies;
 mod growing;
 mod parts;
 pub mod revisions;
@@ -24,6 +26,7 @@ use crate::model::store::{Names, Origin, StoreModel};
 use crate::model::{Bank, Counter, KeyValue, Model, Mutex, Queue, Register, Set, Transactions, bank_of};
 use crate::verdict::{Edge, Evidence, Exhausted, Limit, Verdict, Why, Witness};
 use blocks::{Conflict, Member};
+use dependencies::Ordered;
 use search::{Entry, Search};
 
 /// What a pass over the answers of one key says about where its operations belong.
@@ -145,6 +148,11 @@ pub fn check_part(history: &History, part: &[u32], budget: &Budget<'_>) -> (Verd
             }
             (Placement::Declined("replies carry no revisions"), "revision-order")
         }
+        ModelKind::ListAppend | ModelKind::TxnRegister => match dependencies::order(history, part) {
+            Ordered::Order(order) => return (Verdict::Holds(Witness { order }), named("dependencies")),
+            Ordered::Cycle(evidence) => return (Verdict::Violated(evidence), named("dependencies")),
+            Ordered::Other(placement) => (placement, "dependencies"),
+        },
         _ => (Placement::Declined("no shortcut for this model"), "none"),
     };
     match placement {

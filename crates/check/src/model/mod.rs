@@ -4,6 +4,37 @@
 //! nowhere when the answer is not one that the object could give. The trait asks for as little as Porcupine's; a Rust
 //! user who adds one gives it to [`search`](crate::linearizable::search::search) directly, with calls and replies of
 //! their own. The models here speak [`Call`] and [`Reply`].
+//!
+//! ```
+//! use synod_check::budget::Budget;
+//! use synod_check::linearizable::search::{Entry, Search, search};
+//! use synod_check::model::Model;
+//!
+//! /// A latch: once set it stays set. Calls set it (true) or look (false).
+//! struct Latch;
+//!
+//! impl Model for Latch {
+//!     type Call = bool;
+//!     type Reply = bool;
+//!     type State = bool;
+//!     fn initial(&self) -> bool {
+//!         false
+//!     }
+//!     fn step(&self, state: &bool, set: &bool, reply: Option<&bool>) -> Option<bool> {
+//!         let after = *state || *set;
+//!         reply.is_none_or(|said| *said == after).then_some(after)
+//!     }
+//! }
+//!
+//! // Set from 0 to 10; seen as set from 2 to 4, and as not set from 6 to 8.
+//! let entries = [
+//!     Entry::<Latch> { call: &true, reply: Some(&true), invoked: 0, completed: 10 },
+//!     Entry { call: &false, reply: Some(&true), invoked: 2, completed: 4 },
+//!     Entry { call: &false, reply: Some(&false), invoked: 6, completed: 8 },
+//! ];
+//! assert!(matches!(search(&Latch, &entries, &Budget::default()), Search::None { .. }));
+//! assert_eq!(search(&Latch, &entries[..2], &Budget::default()), Search::Linearization(vec![0, 1]));
+//! ```
 
 mod bank;
 mod counter;
