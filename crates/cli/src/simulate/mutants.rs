@@ -76,7 +76,11 @@ fn hunt(mutant: Mutant, seeds: u64) -> anyhow::Result<Found> {
     let began = Instant::now();
     for seed in 1..=seeds {
         let outcome = sweep::run::<RaftFamily>(seed, &wishes, Recorder::default())?;
-        if let Some(violation) = outcome.violation {
+        // What breaks without the mutant, too, says nothing about it.
+        let plain = Wishes { options: Vec::new(), ..wishes.clone() };
+        if let Some(violation) = outcome.violation
+            && sweep::run::<RaftFamily>(seed, &plain, Recorder::default())?.violation.is_none()
+        {
             let property = violation.property.to_owned();
             return Ok(Found { name: mutant.name(), seed: Some(seed), property, took: began.elapsed(), tried: seed });
         }

@@ -66,6 +66,16 @@ impl<F: Family> World<F> {
         self.network.cut(b, a);
     }
 
+    /// Nothing goes from one replica to another any more; the other direction is as it was.
+    pub fn part_one_way(&mut self, from: NodeId, to: NodeId) {
+        self.network.cut(from, to);
+    }
+
+    /// One reason less for which nothing goes from one replica to another.
+    pub fn mend_one_way(&mut self, from: NodeId, to: NodeId) {
+        self.network.mend(from, to);
+    }
+
     /// Every link works.
     pub fn mend_links(&mut self) {
         self.network.mend_all();
