@@ -35,3 +35,27 @@ crash rounds="50":
 # The seam in one thread: commands a second through three replicas.
 bench-seam:
     cargo run --release -p synod-replica --example seam
+
+# One million keys on one member: memory, restart, a large range (docs/figures.md).
+million:
+    cargo test --release -p synod-cli --test million -- --ignored --nocapture
+
+# The store alone: applying, reading, freezing, memory (docs/adr/0003-store.md).
+bench-store:
+    cargo run --release -p synod-kv --example measure
+
+# The log alone: records and syncs a second (docs/adr/0002-log.md).
+bench-log:
+    cargo run --release -p synod-wal --example append
+
+# Every bit of a log flipped, one at a time.
+rot:
+    cargo test --release -p synod-wal --test rot -- --ignored
+
+# How the checker grows, as docs/checker-growth.svg.
+bench-check:
+    cargo run --release -p synod-check --example growth docs/checker-growth.svg
+
+# Many simulated clusters under faults.
+sweep protocol="raft" seeds="1000":
+    cargo run --release -- simulate --protocol {{protocol}} --seeds {{seeds}}
