@@ -12,6 +12,7 @@
 mod append;
 pub mod blocks;
 mod dependencies;
+mod gaps;
 mod growing;
 mod parts;
 pub mod revisions;

@@ -9,21 +9,20 @@
 //! counts is what clients got, and one that was old makes the history not linearizable. Reads of a past revision are
 //! compared with the contents then.
 
-use hashbrown::HashMap;
-
+use super::gaps::{Sightings, could_have, floors, sightings};
 use crate::budget::{Budget, STEPS_BETWEEN_LOOKS};
 use crate::etcd::*;
-use crate::history::{Call, History, NEVER, Outcome, Reply as AnyReply, Time, Value};
+use crate::history::{Call, History, NEVER, Outcome, Reply as AnyReply, Time};
 use crate::model::store::{Changes, Entry, Mismatch, Names, Origin, Slot, Store, agrees, changes};
 use crate::verdict::{Edge, Evidence, Exhausted, Verdict, Why, Witness};
 
 /// An operation with a known place in the order.
 #[derive(Clone, Copy)]
-struct Ranked {
-    revision: i64,
+pub(super) struct Ranked {
+    pub(super) revision: i64,
     /// 0: this operation made the revision. 1: it may have. 2: it found the store at it.
     part: u8,
-    operation: u32,
+    pub(super) operation: u32,
 }
 
 const MADE: u8 = 0;
@@ -143,14 +142,6 @@ fn part_of(request: &Request, reply: &Reply) -> u8 {
     }
 }
 
-/// What someone saw of the change at a revision.
-#[derive(Clone, Copy)]
-struct Seen {
-    key: crate::history::Key,
-    /// `None`: it was deleted.
-    value: Option<Value>,
-}
-
 struct Replay<'a> {
     history: &'a History,
     names: Names,
@@ -164,7 +155,7 @@ struct Replay<'a> {
     floors: Vec<i64>,
     /// For each position in `ranked` the earliest completion from there on.
     earliest: Vec<Time>,
-    seen: HashMap<i64, Vec<Seen>, foldhash::fast::FixedState>,
+    seen: Sightings,
     /// What each key held from which revision on, when old reads need it: by key, then by revision.
     versions: Vec<(u32, i64, Option<Entry>)>,
     /// Whether anyone asks about the past.
@@ -199,7 +190,7 @@ impl<'a> Replay<'a> {
                 Call::Etcd(request) => matches!(&**request, Request::Range(range) if range.revision > 0),
                 _ => false,
             });
-        let seen = if unknown.is_empty() { HashMap::default() } else { sightings(history) };
+        let seen = if unknown.is_empty() { Sightings::default() } else { sightings(history) };
         Replay {
             history,
             names: Names::new(history),
@@ -590,73 +581,4 @@ impl<'a> Replay<'a> {
         }
         None
     }
-}
-
-/// For each operation of unknown outcome the last revision that its process was answered with before it.
-fn floors(history: &History, ranked: &[Ranked], unknown: &[u32]) -> Vec<i64> {
-    if unknown.is_empty() {
-        return Vec::new();
-    }
-    let mut by_position: Vec<(u32, i64)> = ranked.iter().map(|at| (at.operation, at.revision)).collect();
-    by_position.sort_unstable();
-    let mut highest = vec![0i64; history.processes.len()];
-    let mut answered = by_position.into_iter().peekable();
-    let floor = |&operation: &u32| {
-        while let Some((before, revision)) = answered.next_if(|(position, _)| *position < operation) {
-            let slot = &mut highest[history.operations[before as usize].process.0 as usize];
-            *slot = (*slot).max(revision);
-        }
-        highest[history.operations[operation as usize].process.0 as usize]
-    };
-    unknown.iter().map(floor).collect()
-}
-
-/// What answers and watch events say about the changes at each revision.
-fn sightings(history: &History) -> HashMap<i64, Vec<Seen>, foldhash::fast::FixedState> {
-    let mut seen: HashMap<i64, Vec<Seen>, foldhash::fast::FixedState> = HashMap::default();
-    let mut note = |pairs: &[KeyValue]| {
-        for pair in pairs.iter().filter(|pair| pair.modified > 0) {
-            seen.entry(pair.modified).or_default().push(Seen { key: pair.key, value: Some(pair.value) });
-        }
-    };
-    for operation in &history.operations {
-        let Some(AnyReply::Etcd(reply)) = operation.reply() else { continue };
-        match &reply.body {
-            ReplyBody::Range(range) => note(&range.pairs),
-            ReplyBody::Txn { replies, .. } => {
-                for reply in replies {
-                    if let TxnReply::Range(range) = reply {
-                        note(&range.pairs);
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
-    for stream in &history.watches {
-        for event in stream.responses.iter().flat_map(|response| &response.events) {
-            let value = match event.change {
-                Change::Put(value) => Some(value),
-                Change::Delete => None,
-            };
-            seen.entry(event.revision).or_default().push(Seen { key: event.key, value });
-        }
-    }
-    seen
-}
-
-/// Whether an operation of unknown outcome can have made the changes seen.
-fn could_have(operation: &crate::history::Operation, seen: Option<&Vec<Seen>>) -> bool {
-    let (Call::Etcd(request), Some(seen)) = (&operation.call, seen) else { return true };
-    let puts = |put: &Put, seen: &Seen| put.key == seen.key && Some(put.value) == seen.value;
-    seen.iter().all(|seen| match &**request {
-        Request::Put(put) => puts(put, seen),
-        Request::Delete(_) | Request::LeaseRevoke { .. } => seen.value.is_none(),
-        Request::Txn(txn) => txn.then.iter().chain(&txn.otherwise).any(|op| match op {
-            TxnOp::Put(put) => puts(put, seen),
-            TxnOp::Delete(_) => seen.value.is_none(),
-            TxnOp::Range(_) => false,
-        }),
-        _ => false,
-    })
 }
