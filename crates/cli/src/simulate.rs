@@ -139,8 +139,8 @@ fn unknown_protocol(name: &str) -> anyhow::Error {
 }
 
 fn wishes(options: &Options) -> anyhow::Result<Wishes> {
-    let faults =
-        FaultSet::parse(&options.faults).map_err(|error| anyhow::anyhow!("--faults {}: {error}", options.faults))?;
+    let faults = FaultSet::parse(&options.faults)
+        .map_err(|error| anyhow::anyhow!("--faults {}: {error}", options.faults))?;
     let mut set = Vec::new();
     for word in &options.set {
         let (name, value) =
@@ -160,7 +160,8 @@ fn wishes(options: &Options) -> anyhow::Result<Wishes> {
 /// The part of the seeds that this shard runs.
 fn shard(options: &Options) -> anyhow::Result<(u64, u64)> {
     let Some(text) = &options.shard else { return Ok((0, 1)) };
-    let parsed = text.split_once('/').and_then(|(i, n)| Some((i.parse::<u64>().ok()?, n.parse::<u64>().ok()?)));
+    let parsed =
+        text.split_once('/').and_then(|(i, n)| Some((i.parse::<u64>().ok()?, n.parse::<u64>().ok()?)));
     match parsed {
         Some((i, n)) if i < n => Ok((i, n)),
         _ => anyhow::bail!("--shard {text}: I/N expected, with I from 0 to N-1"),
@@ -231,7 +232,8 @@ fn record<F: Family>(options: &Options, wishes: &Wishes, path: &Path) -> anyhow:
     let content = match extension {
         Some("html") => {
             let shown: Vec<_> = outcome.happenings.iter().filter(|it| filter.shows(it)).cloned().collect();
-            let verdict = outcome.violation.as_ref().map_or_else(|| "no violation".to_owned(), ToString::to_string);
+            let verdict =
+                outcome.violation.as_ref().map_or_else(|| "no violation".to_owned(), ToString::to_string);
             let title = format!("{} · {verdict}", synod_sim::report::command(F::NAME, options.seed, wishes));
             diagram::page(&title, &shown)
         }

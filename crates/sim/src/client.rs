@@ -82,8 +82,16 @@ impl Clients {
     #[must_use]
     pub fn new(count: usize, keys: u64, mut rng: Rng) -> Clients {
         let rng = rng.fork();
-        let mut clients =
-            Clients { clients: Vec::new(), records: Vec::new(), rng, processes: 0, values: 0, leases: 0, keys, newest: 0 };
+        let mut clients = Clients {
+            clients: Vec::new(),
+            records: Vec::new(),
+            rng,
+            processes: 0,
+            values: 0,
+            leases: 0,
+            keys,
+            newest: 0,
+        };
         for _ in 0..count {
             clients.hire(NodeId(1));
         }

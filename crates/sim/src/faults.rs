@@ -180,7 +180,9 @@ pub struct Planned {
     pub fault: Fault,
 }
 
-/// What happens.
+/// What happens. `target`: whom it hits; `lasts`, `down`: for how long; `draw`: a number that decides what is left open;
+/// `loss`: what a power cut loses; `skip`: how much passes before.
+#[allow(missing_docs, reason = "the fields mean the same in every variant, and are told above")]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Fault {
     /// The network falls apart for so long.

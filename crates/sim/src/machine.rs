@@ -11,12 +11,10 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use synod_core::{
-    Audience, Command, CommandId, Frozen, Index, Machine, SnapshotRef, SnapshotSource, Wire,
-};
+use synod_core::{Audience, Command, CommandId, Frozen, Index, Machine, SnapshotRef, SnapshotSource, Wire};
 use synod_kv::op::{
-    Compare, CompareResult, CompareTarget, DeleteRange, Op, OpReply, Put, RangeReply, RangeRequest, Reply, Txn,
-    TxnOp, TxnOpReply,
+    Compare, CompareResult, CompareTarget, DeleteRange, Op, OpReply, Put, RangeReply, RangeRequest, Reply,
+    Txn, TxnOp, TxnOpReply,
 };
 use synod_kv::record::KeyValue;
 use synod_kv::snapshot::FrozenStore;
@@ -128,11 +126,14 @@ impl Ask {
     /// The store's operation; none for what never goes through the log.
     #[must_use]
     pub fn op(self) -> Option<Op> {
-        let put = |key, value, lease| Put { key: key_name(key), value: value_name(value), lease, ..Put::default() };
+        let put =
+            |key, value, lease| Put { key: key_name(key), value: value_name(value), lease, ..Put::default() };
         Some(match self {
             Ask::Get { .. } | Ask::KeepAlive { .. } => return None,
             Ask::Put { key, value, lease } => Op::Put(put(key, value, lease)),
-            Ask::Delete { key } => Op::DeleteRange(DeleteRange { key: key_name(key), ..DeleteRange::default() }),
+            Ask::Delete { key } => {
+                Op::DeleteRange(DeleteRange { key: key_name(key), ..DeleteRange::default() })
+            }
             Ask::Swap { key, expected, value } => Op::Txn(Txn {
                 compare: vec![Compare {
                     key: key_name(key),
@@ -322,8 +323,10 @@ impl Machine for Audited {
 
     fn restore(&mut self, source: &SnapshotRef) -> io::Result<()> {
         let header = source.read(0, HEADER_BYTES as usize)?;
-        let numbers: Vec<u64> =
-            header.chunks_exact(8).map(|part| u64::from_le_bytes(part.try_into().unwrap_or_default())).collect();
+        let numbers: Vec<u64> = header
+            .chunks_exact(8)
+            .map(|part| u64::from_le_bytes(part.try_into().unwrap_or_default()))
+            .collect();
         let [count, chain] = numbers[..] else { return Err(io::ErrorKind::UnexpectedEof.into()) };
         let bytes = source.bytes - HEADER_BYTES;
         let rest = SnapshotRef { at: source.at, bytes, source: Arc::new(Behind(source.source.clone())) };

@@ -216,7 +216,8 @@ impl Report {
     pub fn merge(reports: impl IntoIterator<Item = Report>) -> Result<Report, MergeError> {
         let mut reports = reports.into_iter();
         let mut sum = reports.next().ok_or(MergeError::Nothing)?;
-        let mut hashes: BTreeMap<u64, String> = sum.seeds.iter().map(|seed| (seed.seed, seed.hash.clone())).collect();
+        let mut hashes: BTreeMap<u64, String> =
+            sum.seeds.iter().map(|seed| (seed.seed, seed.hash.clone())).collect();
         for other in reports {
             let nodes = |report: &Report| report.nodes.map_or("any".to_owned(), |nodes| nodes.to_string());
             for (what, one, two) in [
@@ -273,7 +274,10 @@ impl Report {
             row(name, count.to_string());
         }
         let recoveries = self.counts.get("recoveries").copied().unwrap_or_default();
-        row("recovery, mean (election timeouts)", format!("{:.2}", self.recovery_elections / recoveries.max(1) as f64));
+        row(
+            "recovery, mean (election timeouts)",
+            format!("{:.2}", self.recovery_elections / recoveries.max(1) as f64),
+        );
         row("recovery, worst (election timeouts)", format!("{:.2}", self.worst_recovery_elections));
         row("recovery, limit (election timeouts)", LIVENESS_ELECTIONS_MAX.to_string());
         row("faults", String::new());
@@ -289,7 +293,12 @@ impl Report {
             let _ = writeln!(
                 out,
                 "\nseed {} violates {}: {}\n  replay:   {}\n  smallest: {}   ({} faults)",
-                failure.seed, failure.property, failure.what, failure.replay, failure.smallest, failure.faults_left
+                failure.seed,
+                failure.property,
+                failure.what,
+                failure.replay,
+                failure.smallest,
+                failure.faults_left
             );
         }
         out
@@ -315,7 +324,10 @@ mod tests {
         let broken = Report::merge([report(1, "a"), report(1, "b")]);
         assert!(matches!(broken, Err(MergeError::Hash { seed: 1, .. })));
         let other = Report { protocol: "pbft".to_owned(), ..report(3, "c") };
-        assert!(matches!(Report::merge([report(1, "a"), other]), Err(MergeError::Different { what: "protocol", .. })));
+        assert!(matches!(
+            Report::merge([report(1, "a"), other]),
+            Err(MergeError::Different { what: "protocol", .. })
+        ));
         assert_eq!(Report::merge([]), Err(MergeError::Nothing));
     }
 }

@@ -59,8 +59,12 @@ pub fn shrink<F: Family>(seed: u64, wishes: &Wishes, violation: &Violation) -> R
     while chunk > 0 && runs < RUNS_MAX {
         let mut at = 0;
         while at < kept.len() && runs < RUNS_MAX {
-            let fewer: Vec<usize> =
-                kept.iter().enumerate().filter(|(i, _)| *i < at || *i >= at + chunk).map(|(_, n)| *n).collect();
+            let fewer: Vec<usize> = kept
+                .iter()
+                .enumerate()
+                .filter(|(i, _)| *i < at || *i >= at + chunk)
+                .map(|(_, n)| *n)
+                .collect();
             let tried = fewer.clone();
             if attempt::<F>(seed, &mut best, &mut runs, |wishes| wishes.keep = Some(tried))? {
                 kept = fewer;

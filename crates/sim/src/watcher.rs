@@ -3,6 +3,7 @@
 //! A watcher watches all keys through one replica's hub, from the revision behind the last one that it heard of. When its
 //! replica goes down, it tries another. Each connection is one recorded stream; the checker judges all of them.
 
+use bytes::Bytes;
 use synod_check::builder::Builder;
 use synod_check::etcd::{
     Change, KeyValue, Previous, Progress, RangeEnd, ResponseKind, WatchEvent, WatchResponse, WatchStream,
@@ -11,7 +12,6 @@ use synod_check::history::{Datum, Key, Value};
 use synod_core::{NodeId, Time};
 use synod_kv::record::take_varint;
 use synod_kv::watch::{EventBatch, StreamId, WatchFlags, WatchOutput, WatchRequest};
-use bytes::Bytes;
 
 use crate::machine::{Audited, Pair, key_number};
 
@@ -69,7 +69,14 @@ pub enum Ongoing {
 
 impl Watcher {
     /// Connects to a replica; gives back the new record.
-    pub fn connect(&mut self, number: usize, node: NodeId, life: u64, machine: &mut Audited, record: usize) -> Heard {
+    pub fn connect(
+        &mut self,
+        number: usize,
+        node: NodeId,
+        life: u64,
+        machine: &mut Audited,
+        record: usize,
+    ) -> Heard {
         let hub = machine.store.hub();
         let stream = hub.open_stream();
         let flags = WatchFlags { prev_kv: true, ..WatchFlags::default() };
@@ -163,7 +170,13 @@ impl Heard {
             let told: Vec<(Event, Option<Value>, Option<Value>)> = saying
                 .events
                 .iter()
-                .map(|event| (*event, event.now.map(|pair| value(pair.value)), event.before.map(|pair| value(pair.value))))
+                .map(|event| {
+                    (
+                        *event,
+                        event.now.map(|pair| value(pair.value)),
+                        event.before.map(|pair| value(pair.value)),
+                    )
+                })
                 .collect();
             let events = told.into_iter().map(|(event, now, before)| {
                 let key: Key = builder.key(Datum::text(format!("k{}", event.key)));

@@ -52,7 +52,8 @@ fn the_same_seed_happens_alike() {
         hashes.push(format!("{seed}: {:016x}", once.hash));
     }
     // When Raft, the log, the store or the simulator change what they do, these change: look why, then write them anew.
-    let committed: Vec<&str> = include_str!("hashes.txt").lines().filter(|line| !line.starts_with('#')).collect();
+    let committed: Vec<&str> =
+        include_str!("hashes.txt").lines().filter(|line| !line.starts_with('#')).collect();
     assert_eq!(hashes, committed);
 }
 
@@ -84,7 +85,8 @@ fn impossible_wishes_are_refused() {
 /// What a log holds, or why it cannot be opened.
 fn open(disk: &SimDisk) -> Result<Vec<bytes::Bytes>, LogError> {
     let identity = Identity { cluster: CLUSTER, node: NodeId(1) };
-    let options = LogOptions { segment_bytes_first: 16 << 10, segment_bytes_max: 64 << 10, ..LogOptions::default() };
+    let options =
+        LogOptions { segment_bytes_first: 16 << 10, segment_bytes_max: 64 << 10, ..LogOptions::default() };
     Log::open(Arc::new(disk.clone()), identity, options).map(|(_, recovery)| recovery.records)
 }
 
@@ -137,7 +139,10 @@ fn flip_bits(step: usize) -> (usize, usize) {
             match open(&copy) {
                 Err(_) => refused += 1,
                 Ok(records) => {
-                    assert_eq!(records, whole, "bit {bit} of {name}: records are missing, and nobody says so");
+                    assert_eq!(
+                        records, whole,
+                        "bit {bit} of {name}: records are missing, and nobody says so"
+                    );
                     harmless += 1;
                 }
             }
@@ -166,7 +171,8 @@ fn every_flipped_bit_is_noticed() {
 #[test]
 fn a_write_torn_at_every_byte_loses_nothing_acknowledged() {
     let disk = log_of_n1(End::Written);
-    let (name, _) = disk.files().into_iter().rfind(|(name, _)| disk.unsynced(name) > 0).expect("something is unsynced");
+    let (name, _) =
+        disk.files().into_iter().rfind(|(name, _)| disk.unsynced(name) > 0).expect("something is unsynced");
     let total = disk.unsynced(&name);
     let before = disk.copy(2);
     before.tear(&name, 0);
@@ -175,7 +181,8 @@ fn a_write_torn_at_every_byte_loses_nothing_acknowledged() {
     for keep in 0..=total {
         let copy = disk.copy(3);
         copy.tear(&name, keep);
-        let records = open(&copy).unwrap_or_else(|error| panic!("torn after {keep} of {total} bytes: {error}"));
+        let records =
+            open(&copy).unwrap_or_else(|error| panic!("torn after {keep} of {total} bytes: {error}"));
         assert!(records.starts_with(&acknowledged), "torn after {keep} of {total} bytes");
         whole += usize::from(records.len() > acknowledged.len());
     }

@@ -82,10 +82,22 @@ fn hunt(mutant: Mutant, seeds: u64) -> anyhow::Result<Found> {
             && sweep::run::<RaftFamily>(seed, &plain, Recorder::default())?.violation.is_none()
         {
             let property = violation.property.to_owned();
-            return Ok(Found { name: mutant.name(), seed: Some(seed), property, took: began.elapsed(), tried: seed });
+            return Ok(Found {
+                name: mutant.name(),
+                seed: Some(seed),
+                property,
+                took: began.elapsed(),
+                tried: seed,
+            });
         }
     }
-    Ok(Found { name: mutant.name(), seed: None, property: "not found".to_owned(), took: began.elapsed(), tried: seeds })
+    Ok(Found {
+        name: mutant.name(),
+        seed: None,
+        property: "not found".to_owned(),
+        took: began.elapsed(),
+        tried: seeds,
+    })
 }
 
 fn table(found: &[Found], seeds_max: u64) -> String {
@@ -102,7 +114,13 @@ fn table(found: &[Found], seeds_max: u64) -> String {
     );
     for mutant in found {
         let seed = mutant.seed.map_or_else(|| format!("not in {}", mutant.tried), |seed| seed.to_string());
-        let _ = writeln!(out, "| {} | {seed} | {} | {:.1} s |", mutant.name, mutant.property, mutant.took.as_secs_f64());
+        let _ = writeln!(
+            out,
+            "| {} | {seed} | {} | {:.1} s |",
+            mutant.name,
+            mutant.property,
+            mutant.took.as_secs_f64()
+        );
     }
     out
 }

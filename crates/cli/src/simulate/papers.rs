@@ -135,7 +135,9 @@ fn election(seed: u64, plan: synod_sim::world::PlanOf<RaftFamily>) -> f64 {
     loop {
         world.run_for(Duration::from_millis(20));
         match world.elected() {
-            Some((at, _, newer)) if newer > term && at > crashed => return at.since(crashed).as_secs_f64() * 1e3,
+            Some((at, _, newer)) if newer > term && at > crashed => {
+                return at.since(crashed).as_secs_f64() * 1e3;
+            }
             _ if world.now().since(crashed) > WAIT_MAX => return WAIT_MAX.as_secs_f64() * 1e3,
             _ => {}
         }

@@ -47,7 +47,13 @@ pub fn page(title: &str, happenings: &[Happening]) -> String {
             what => {
                 let separator = if std::mem::take(&mut first) { "" } else { "," };
                 let (kind, text) = (what.kind(), what.text());
-                let _ = write!(data, "{separator}[{},{},\"{kind}\",{}]", micros(at), row(happening.node), json(&text));
+                let _ = write!(
+                    data,
+                    "{separator}[{},{},\"{kind}\",{}]",
+                    micros(at),
+                    row(happening.node),
+                    json(&text)
+                );
             }
         }
     }
@@ -60,7 +66,8 @@ pub fn page(title: &str, happenings: &[Happening]) -> String {
         for (at, arrived) in ends {
             let separator = if std::mem::take(&mut first) { "" } else { "," };
             let (from, to, arrived) = (flight.from, flight.to, u8::from(*arrived));
-            let _ = write!(data, "{separator}[{},{from},{},{to},{arrived},{text}]", micros(sent), micros(*at));
+            let _ =
+                write!(data, "{separator}[{},{from},{},{to},{arrived},{text}]", micros(sent), micros(*at));
         }
     }
     data.push_str("]}");

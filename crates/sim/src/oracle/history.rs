@@ -7,8 +7,8 @@
 use synod_check::budget::Budget;
 use synod_check::builder::Builder;
 use synod_check::etcd::{
-    Compare, CompareResult, CompareTarget, DeleteRange, KeyValue, Put, Range, RangeEnd, RangeReply, Reply as EtcdReply,
-    ReplyBody, Request, Txn, TxnOp, TxnReply,
+    Compare, CompareResult, CompareTarget, DeleteRange, KeyValue, Put, Range, RangeEnd, RangeReply,
+    Reply as EtcdReply, ReplyBody, Request, Txn, TxnOp, TxnReply,
 };
 use synod_check::history::{Call, Datum, History, Key, ModelKind, Operation, Outcome, Process, Reply, Value};
 use synod_check::verdict::{Level, Verdict};
@@ -129,7 +129,8 @@ impl Writer {
                 (key, Request::Txn(txn))
             }
             Ask::Both { first, second, value } => {
-                let mut put = |key, value| TxnOp::Put(Put { key: self.key(key), value: self.value(value), lease: 0 });
+                let mut put =
+                    |key, value| TxnOp::Put(Put { key: self.key(key), value: self.value(value), lease: 0 });
                 let then = Box::new([put(first, value), put(second, value + 1)]);
                 (first, Request::Txn(Txn { compares: Box::new([]), then, otherwise: Box::new([]) }))
             }
@@ -228,7 +229,10 @@ pub fn judge(name: &str, records: &[Record], heard: &[Heard], by: Judge) -> Resu
             continue;
         }
         if let Verdict::Violated(evidence) = finding.verdict {
-            return Err((if is_timing { "lease timing" } else { "watch" }, format!("{}: {}", finding.guarantee, evidence.reason)));
+            return Err((
+                if is_timing { "lease timing" } else { "watch" },
+                format!("{}: {}", finding.guarantee, evidence.reason),
+            ));
         }
     }
     Ok(judged)

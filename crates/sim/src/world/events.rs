@@ -44,9 +44,4 @@ impl<E> Events<E> {
         self.free.push(slot);
         self.slots[slot as usize].take().map(|event| (at, event))
     }
-
-    /// How many events were ever asked for.
-    pub(crate) fn asked(&self) -> u64 {
-        self.asked
-    }
 }

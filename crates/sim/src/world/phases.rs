@@ -89,7 +89,9 @@ impl<F: Family> World<F> {
         for node in &self.nodes {
             self.coverage.add(&node.disk.coverage());
         }
-        let answered = self.clients.records.iter().filter(|record| matches!(record.ended, Ended::Said(_))).count() as u64;
+        let answered =
+            self.clients.records.iter().filter(|record| matches!(record.ended, Ended::Said(_))).count()
+                as u64;
         Outcome {
             violation: self.violation,
             hash: self.hash,
@@ -267,7 +269,10 @@ impl<F: Family> World<F> {
             let Some((first, count, state)) = states.first().copied() else { return };
             if states.iter().all(|(_, other, _)| *other == count) {
                 if let Some((other, ..)) = states.iter().find(|(_, _, other)| *other != state) {
-                    self.broken(("convergence", format!("{first:?} and {other:?} are in different states in the end")));
+                    self.broken((
+                        "convergence",
+                        format!("{first:?} and {other:?} are in different states in the end"),
+                    ));
                 }
                 return;
             }

@@ -110,7 +110,8 @@ impl<F: Family> World<F> {
         if let Some(running) = &mut node.running
             && !self.plan.liars.contains(&id)
         {
-            let heard = self.watchers[number].connect(number, id, life, running.replica.machine_mut(), record);
+            let heard =
+                self.watchers[number].connect(number, id, life, running.replica.machine_mut(), record);
             self.heard.push(heard);
             self.feed_watchers(id);
         }
@@ -135,7 +136,8 @@ impl<F: Family> World<F> {
             node.commands += 1;
             let command = CommandId { origin: id, number: node.commands };
             let payload = Ask::Revoke { id: lease }.payload();
-            self.recorder.note(now, Some(id), || What::Note(format!("lease {lease} is over: {command:?} revokes it")));
+            self.recorder
+                .note(now, Some(id), || What::Note(format!("lease {lease} is over: {command:?} revokes it")));
             self.ledger.submit(command, digest(&payload));
             self.expiries.insert(command, lease);
             if let Some(running) = &mut self.node(id).running {
@@ -170,7 +172,9 @@ impl<F: Family> World<F> {
     /// A client was told that its lease lives, counted from when it asked.
     pub(super) fn lease_promised(&mut self, record: &crate::client::Record) {
         let (id, ttl) = match (record.ask, record.ended) {
-            (_, Ended::Said(Said { answer: Answer::Error(_), .. }) | Ended::Refused | Ended::Unknown) => return,
+            (_, Ended::Said(Said { answer: Answer::Error(_), .. }) | Ended::Refused | Ended::Unknown) => {
+                return;
+            }
             (Ask::Grant { id, ttl }, _) => (id, ttl),
             (Ask::KeepAlive { id }, _) => match self.lease_terms.get(&id) {
                 Some(term) => (id, term.ttl),
@@ -192,7 +196,10 @@ impl<F: Family> World<F> {
         let Some(term) = self.lease_terms.get(&lease).copied() else { return };
         if self.now < term.until && !self.plan.faults.has(crate::faults::FaultKind::Jump) {
             let early = term.until.since(self.now);
-            self.broken(("leases never end early", format!("lease {lease} of {} s ends {early:?} early", term.ttl)));
+            self.broken((
+                "leases never end early",
+                format!("lease {lease} of {} s ends {early:?} early", term.ttl),
+            ));
         }
     }
 }

@@ -1,0 +1,134 @@
+//! Clients at work: they call, are answered or refused, and what they are told is judged at once.
+
+use synod_core::{Command, CommandId, NodeId, ReadId};
+
+use super::{Calling, Event, World};
+use crate::client::{Ended, Record, Waiting};
+use crate::family::{Family, Reads};
+use crate::machine::{Ask, Way, digest};
+use crate::script::Order;
+use crate::trace::What;
+
+impl<F: Family> World<F> {
+    pub(super) fn call(&mut self, client: usize) {
+        let candidates: Vec<NodeId> = match self.calling {
+            Calling::No => return,
+            Calling::Probing => match self.probes.get(&client) {
+                Some(node) if !self.probed.contains(node) => vec![*node],
+                _ => return,
+            },
+            Calling::Yes if self.clients.records.len() >= self.plan.operations_max => return,
+            Calling::Yes if self.reachable.is_empty() => self.nodes.iter().map(|node| node.id).collect(),
+            Calling::Yes => self.reachable.clone(),
+        };
+        if self.clients.clients[client].open.is_some() {
+            return;
+        }
+        let (node, ask) = match self.calling {
+            Calling::Probing => {
+                self.clients.clients[client].node = candidates[0];
+                (candidates[0], self.clients.probe())
+            }
+            _ => self.clients.choose(client, &candidates),
+        };
+        if self.node(node).running.is_none()
+            || self.paused(node).is_some() && self.calling == Calling::Probing
+        {
+            // Connection refused: the client tries somebody else after a while.
+            self.clients.clients[client].node = NodeId(0);
+            let at = self.now + self.clients.think(self.plan.think);
+            return self.events.push(at, Event::Call { client });
+        }
+        self.ask(client, node, ask);
+    }
+
+    pub(super) fn ask(&mut self, client: usize, id: NodeId, ask: Ask) {
+        let now = self.now;
+        let node = self.node(id);
+        let waiting = match ask.way() {
+            Way::Fence => {
+                node.reads += 1;
+                Waiting::Read(id, ReadId(node.reads))
+            }
+            Way::Log => {
+                node.commands += 1;
+                Waiting::Command(CommandId { origin: id, number: node.commands })
+            }
+        };
+        let turn = self.clients.begin(client, now, id, ask, waiting);
+        self.recorder
+            .note(now, Some(id), || What::Client(format!("client {client} asks {ask:?} ({waiting:?})")));
+        let give_up = Event::GiveUp { client, turn };
+        self.events.push(now + self.plan.patience, give_up);
+        match waiting {
+            Waiting::Read(_, read) if F::READS == Reads::Fenced => {
+                self.with(id, |replica, _| replica.read(read));
+            }
+            Waiting::Read(_, read) => self.serve(id, read),
+            Waiting::Command(id) => {
+                let payload = ask.payload();
+                self.ledger.submit(id, digest(&payload));
+                let mut taken = Ok(());
+                self.with(id.origin, |replica, _| taken = replica.submit(Command { id, payload }));
+                if taken.is_err() {
+                    if let Err(broken) = self.ledger.refuse(id) {
+                        self.broken(broken);
+                    }
+                    self.ended(client, Ended::Refused);
+                }
+            }
+        }
+    }
+
+    /// A read may be answered from the machine as it is.
+    pub(super) fn serve(&mut self, id: NodeId, read: ReadId) {
+        let Some(client) = self.clients.waiting(Waiting::Read(id, read)) else { return };
+        let Some((place, _)) = self.clients.clients[client].open else { return };
+        let Some(running) = &self.nodes[id.0 as usize - 1].running else { return };
+        let ended = match self.clients.records[place].ask {
+            Ask::Get { key } => Ended::Said(running.replica.machine().get(key)),
+            Ask::KeepAlive { id: lease } => self.renew(id, lease),
+            _ => return,
+        };
+        self.ended(client, ended);
+    }
+
+    pub(super) fn ended(&mut self, client: usize, ended: Ended) {
+        if let Some(record) = self.clients.end(client, self.now, ended) {
+            self.after(client, record);
+        }
+    }
+
+    /// An operation is over: what it says is judged, and the client goes on.
+    pub(super) fn after(&mut self, client: usize, record: Record) {
+        self.recorder.note(self.now, Some(record.node), || {
+            What::Client(format!("client {client} hears {:?} to {:?}", record.ended, record.ask))
+        });
+        if let Ended::Said(said) = record.ended {
+            self.stir(said.revision as u64);
+            let is_liar = self.plan.liars.contains(&record.node);
+            if !is_liar && F::ORDER == Order::Total && said.revision < record.floor {
+                self.broken((
+                    "monotonic revisions",
+                    format!(
+                        "client {client} is answered revision {} by {:?}, when {} was answered before it asked",
+                        said.revision, record.node, record.floor
+                    ),
+                ));
+            }
+            self.lease_promised(&record);
+            if self.calling == Calling::Probing && self.probes.get(&client) == Some(&record.node) {
+                self.probed.push(record.node);
+            }
+        }
+        let at = self.now + self.clients.think(self.plan.think);
+        self.events.push(at, Event::Call { client });
+    }
+
+    pub(super) fn give_up(&mut self, client: usize, turn: u64) {
+        let chosen = &self.clients.clients[client];
+        if chosen.turn == turn && chosen.open.is_some() {
+            self.ended(client, Ended::Unknown);
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! The disks' workers: when they begin, how long they take, and what the replica hears of it.
+
+use std::time::Duration;
+
+use synod_core::{Lsn, NodeId};
+
+use super::storage::{Notice, Started};
+use super::{Event, MARK_AFTER, Worker, World};
+use crate::family::Family;
+use crate::machine::mix;
+use crate::trace::What;
+
+impl<F: Family> World<F> {
+    pub(super) fn start_workers(&mut self, id: NodeId) {
+        let (disk_min, disk_max) = self.plan.disk;
+        let now = self.now;
+        let latency = self.disk_rng.span(disk_min, disk_max);
+        let node = &mut self.nodes[id.0 as usize - 1];
+        let life = node.life;
+        let Some(running) = &mut node.running else { return };
+        let slow = if node.slow_until > now { node.slow } else { Duration::ZERO };
+        let done = (now + latency + slow).max(node.stuck_until);
+        if running.storage.start_snapshot() == Started::Busy {
+            self.events.push(done + latency, Event::SnapshotDone { node: id, life });
+        }
+        if !running.storage.has_log_work() {
+            return;
+        }
+        match running.storage.start_log() {
+            Ok(Started::Idle) => {}
+            Ok(Started::Busy) => {
+                running.mark_due = true;
+                self.events.push(done, Event::LogDone { node: id, life });
+            }
+            Ok(Started::NoRoom) => {
+                self.events.push(now + self.plan.election / 10, Event::LogRetry { node: id, life });
+            }
+            Err(error) => self.disk_failed(id, &error),
+        }
+    }
+
+    pub(super) fn disk_done(&mut self, id: NodeId, life: u64, worker: Worker) {
+        let now = self.now;
+        let paused = self.paused(id);
+        let node = &mut self.nodes[id.0 as usize - 1];
+        let Some(running) = node.running.as_mut().filter(|_| node.life == life) else { return };
+        let later = paused.or((node.stuck_until > now).then_some(node.stuck_until));
+        if let Some(until) = later {
+            let event = match worker {
+                Worker::Log => Event::LogDone { node: id, life },
+                Worker::Snapshot => Event::SnapshotDone { node: id, life },
+            };
+            return self.events.push(until, event);
+        }
+        let mut notices = Vec::new();
+        let result = match worker {
+            Worker::Log => running.storage.finish_log(&mut notices),
+            Worker::Snapshot => running.storage.finish_snapshot(&mut notices),
+        };
+        if let Err(error) = result {
+            return self.disk_failed(id, &error);
+        }
+        if node.disk.died_at().is_some() {
+            return self.disk_failed_with(id, "the power is off");
+        }
+        let own = node.clock.shows(now);
+        for notice in notices {
+            match notice {
+                Notice::Durable(upto) => {
+                    self.hash = mix(self.hash, upto.0);
+                    let Lsn(number) = upto;
+                    self.recorder.note(now, Some(id), || What::Synced(number));
+                    running.replica.durable(own, upto);
+                }
+                Notice::Saved(snapshot) => {
+                    self.counts.saved += 1;
+                    self.recorder.note(now, Some(id), || What::Note(format!("saved {snapshot:?}")));
+                    running.replica.saved(own, snapshot);
+                }
+                Notice::SaveFailed => running.replica.save_failed(),
+                Notice::Staged { from, transfer, upto } => running.replica.staged(from, transfer, upto),
+                Notice::Installed { from, transfer, snapshot } => {
+                    self.counts.installed += 1;
+                    self.recorder.note(now, Some(id), || What::Note(format!("received {snapshot:?}")));
+                    running.replica.installed(own, from, transfer, snapshot);
+                }
+                Notice::StageFailed { from, transfer } => running.replica.stage_failed(from, transfer),
+            }
+        }
+        if running.mark_due && running.storage.is_idle() {
+            running.mark_due = false;
+            self.events.push(now + MARK_AFTER, Event::Mark { node: id, life });
+        }
+        self.flush(id);
+    }
+
+    /// The log was idle for a moment, if nothing came meanwhile.
+    pub(super) fn mark(&mut self, id: NodeId, life: u64) {
+        let node = self.node(id);
+        let Some(running) = node.running.as_mut().filter(|_| node.life == life) else { return };
+        if !running.storage.is_idle() {
+            return;
+        }
+        if let Err(error) = running.storage.mark() {
+            self.disk_failed(id, &error);
+        }
+    }
+}
