@@ -1,8 +1,10 @@
 //! Why the next level fails: the smallest piece of the history, and words for it.
 //!
-//! - [`shrink`] cuts a history down to the few operations that still violate a level
+//! - [`shrink`] cuts a history down to the few operations that still violate a level; [`piece`] does so for linearizability
+//!   where only a search could decide it
 //! - [`words`] names operations; this file makes sentences of evidence
 
+pub mod piece;
 pub mod shrink;
 pub mod words;
 
@@ -34,7 +36,10 @@ pub fn explain(history: &History, finding: &Finding) -> String {
         Verdict::Unknown(exhausted) => {
             format!("{}: unknown ({}): {}.\n", capital(title), exhausted.limit.name(), exhausted.progress)
         }
-        Verdict::Violated(evidence) => violated(history, finding.level, evidence),
+        Verdict::Violated(evidence) => {
+            let narrowed = piece::narrowed(history, finding.level, evidence);
+            violated(history, finding.level, narrowed.as_ref().unwrap_or(evidence))
+        }
     }
 }
 
@@ -58,6 +63,9 @@ pub fn headline(history: &History, level: Level, evidence: &Evidence) -> String 
     {
         let last = |op: &Operation| format!("{} last {}", words::who(history, op), words::did(history, op));
         return format!("when all writes had completed, {} and {}", last(op(one)), last(op(other)));
+    }
+    if let Some(words) = against_time(history, evidence) {
+        return words;
     }
     if let Some(words) = two_orders(history, evidence) {
         return words;
@@ -119,6 +127,31 @@ fn two_orders(history: &History, evidence: &Evidence) -> Option<String> {
     }
 }
 
+/// The steps of a contradiction so that what was known comes before what was read in spite of it.
+pub(crate) fn in_reading_order(evidence: &Evidence) -> Vec<Edge> {
+    let mut steps = evidence.cycle.clone();
+    let in_spite = |edge: &Edge| matches!(edge.why, Why::Overwrites | Why::WriteOrder);
+    if steps.len() > 1 && in_spite(&steps[0]) && !steps.iter().all(in_spite) {
+        // A circle may be told from anywhere.
+        steps.rotate_left(1);
+    }
+    steps
+}
+
+/// An answer that puts an operation before one that had completed before it was called.
+fn against_time(history: &History, evidence: &Evidence) -> Option<String> {
+    let spite = evidence.cycle.iter().find(|edge| {
+        let back = |other: &&Edge| {
+            other.why == Why::RealTime && other.before == edge.after && other.after == edge.before
+        };
+        edge.why != Why::RealTime && evidence.cycle.iter().any(|other| back(&other))
+    })?;
+    let (late, early) =
+        (history.operations.get(spite.before as usize)?, history.operations.get(spite.after as usize)?);
+    let did = format!("{} {}", words::who(history, late), words::did(history, late));
+    Some(format!("{did} after {} had completed", words::the(history, early)))
+}
+
 /// The operation as a thing without its owner: "write of x=2".
 fn bare(history: &History, operation: &Operation) -> String {
     let owned = words::the(history, operation);
@@ -145,7 +178,7 @@ fn violated(history: &History, level: Level, evidence: &Evidence) -> String {
     }
     if !evidence.cycle.is_empty() {
         _ = writeln!(out, "  Because:");
-        for edge in evidence.cycle.iter().take(LINES_MAX) {
+        for edge in in_reading_order(evidence).iter().take(LINES_MAX) {
             _ = writeln!(out, "    - {}", step(history, edge));
         }
         if evidence.cycle.len() > LINES_MAX {

@@ -75,6 +75,11 @@ pub fn the(history: &History, operation: &Operation) -> String {
                 short(history.value(*new))
             )
         }
+        (Call::Append(value), _) => format!("{whose} append of {} to {key}", short(history.value(*value))),
+        (Call::Add(value), _) => format!("{whose} addition of {} to {key}", short(history.value(*value))),
+        (Call::Enqueue(value), _) => {
+            format!("{whose} enqueuing of {} in {key}", short(history.value(*value)))
+        }
         _ => format!("{whose} operation ({})", did(history, operation)),
     }
 }

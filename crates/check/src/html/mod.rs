@@ -166,6 +166,8 @@ impl Shown {
                 out["headline"] = json!(exhausted.progress);
             }
             Verdict::Violated(evidence) => {
+                let narrowed = explain::piece::narrowed(history, finding.level, evidence);
+                let evidence = narrowed.as_ref().unwrap_or(evidence);
                 out["verdict"] = json!("violated");
                 out["headline"] = json!(explain::headline(history, finding.level, evidence));
                 out["reason"] = json!(evidence.reason);
@@ -178,9 +180,9 @@ impl Shown {
 
     /// `[before, after, why, words]` of each step whose ends are on the page.
     fn steps(&self, history: &History, evidence: &Evidence) -> Vec<Json> {
-        let steps = evidence.cycle.iter().filter_map(|edge| {
+        let steps = explain::in_reading_order(evidence).into_iter().filter_map(|edge| {
             let (before, after) = (self.place.get(&edge.before)?, self.place.get(&edge.after)?);
-            Some(json!([before, after, why(edge.why), explain::step(history, edge)]))
+            Some(json!([before, after, why(edge.why), explain::step(history, &edge)]))
         });
         steps.collect()
     }

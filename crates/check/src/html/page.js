@@ -232,7 +232,9 @@ function paintSteps(h) {
     const back = why === "not seen", stroke = back ? color.bad : why === "write order" ? color.order : color.arrow;
     // Within a row: straight between neighbours, else over the bars between, or under them where it leads back.
     const straight = same && why === "session" && view === "example" && q.a - p.b < (width - GUTTER) * .6 && !between(before, after);
-    const ax = straight ? p.b : (p.a + p.b) / 2, bx = straight ? q.a : (q.a + q.b) / 2;
+    // Two arrows between the same bars stand apart.
+    const pair = steps.some(s => s[0] === after && s[1] === before) ? (back || why === "write order" ? 16 : -16) : 0;
+    const ax = straight ? p.b : (p.a + p.b) / 2 + pair, bx = straight ? q.a : (q.a + q.b) / 2 + pair;
     const ay = straight ? p.y + p.bar / 2 : same ? (back ? p.y + p.bar + 2 : p.y - 2) : down ? p.y + p.bar + 2 : p.y - 2;
     const by = straight ? q.y + q.bar / 2 : same ? (back ? q.y + q.bar + 2 : q.y - 2) : down ? q.y - 2 : q.y + q.bar + 2;
     const gap = Math.hypot(bx - ax, by - ay);

@@ -1,5 +1,7 @@
 //! What several tests share: the folder of oracle histories, and reading those in JSON.
 
+#![allow(dead_code, reason = "each test uses its share")]
+
 use std::path::PathBuf;
 
 use serde_json::Value as Json;
