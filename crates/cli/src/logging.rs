@@ -23,7 +23,12 @@ pub(crate) fn start(level: &str, format: LogFormat, output: LogOutput) {
             LogOutput::Stdout => Box::new(io::stdout()),
         }
     };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_target(false);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(writer)
+        .with_target(false)
+        // Whoever read our lines may go away; to complain of that there, too, would be a panic of whoever logs.
+        .log_internal_errors(false);
     // A second start in one process (a test's) keeps the first.
     let _ = match format {
         LogFormat::Json => builder.event_format(EtcdJson).try_init(),
