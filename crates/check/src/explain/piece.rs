@@ -12,7 +12,7 @@ use hashbrown::{HashMap, HashSet};
 use crate::budget::Budget;
 use crate::history::{Call, History, ModelKind, Operation, Outcome, Reply, Time, Value};
 use crate::linearizable;
-use crate::verdict::{Evidence, Level};
+use crate::verdict::{Edge, Evidence, Level, Why};
 
 /// Search steps for each trial; a piece that needs more is not tried further.
 const STEPS_MAX: u64 = 200_000;
@@ -39,13 +39,43 @@ pub fn narrowed(history: &History, level: Level, evidence: &Evidence) -> Option<
     };
     let budget = Budget { steps_max: STEPS_MAX, ..Budget::default() };
     let mut violates = |history: &History| linearizable::check(history, &budget).0.decided() == Some(false);
-    let piece = smallest(&history.restricted(&part), &mut violates)?;
+    // The search stopped at some operation: what was called after it had completed is most likely not needed.
+    let completions = evidence.operations.iter().filter_map(|&i| history.operations.get(i as usize));
+    let end = completions.filter(|operation| operation.is_ok()).map(|operation| operation.completed).max();
+    let piece = smallest(&history.restricted(&part), end.unwrap_or(Time::MAX), &mut violates)?;
     let operations: Vec<u32> = piece.iter().map(|&i| part[i as usize]).collect();
-    Some(Evidence { operations, cycle: Vec::new(), sufficient: true, ..evidence.clone() })
+    let cycle = stale_read(history, &operations).unwrap_or_default();
+    Some(Evidence { operations, cycle, sufficient: true, ..evidence.clone() })
+}
+
+/// The commonest contradiction, where the piece is one: all writes that a read could have seen were overwritten before it was called.
+fn stale_read(history: &History, operations: &[u32]) -> Option<Vec<Edge>> {
+    let of = |i: u32| &history.operations[i as usize];
+    let written = |i: u32| of(i).value_written();
+    operations.iter().find_map(|&read| {
+        let value = needs(of(read))?;
+        let sources: Vec<u32> =
+            operations.iter().copied().filter(|&i| i != read && written(i) == Some(value)).collect();
+        let last = sources.iter().copied().max_by_key(|&source| of(source).completed)?;
+        let newer = |&&i: &&u32| {
+            of(i).is_ok()
+                && written(i).is_some_and(|other| other != value)
+                && of(last).precedes(of(i))
+                && of(i).precedes(of(read))
+        };
+        let newer = *operations.iter().find(newer)?;
+        let edge = |before, after, why| Edge { before, after, why };
+        Some(vec![
+            edge(last, newer, Why::RealTime),
+            edge(newer, read, Why::RealTime),
+            edge(read, newer, Why::Overwrites),
+        ])
+    })
 }
 
 /// The positions of a smallest violating piece, ascending; `None` where the model is another, the history too long, or the
-/// whole does not violate.
+/// whole does not violate. `end` is a moment by which the violation has most likely happened: the search begins with what was
+/// called until then, if that violates.
 ///
 /// ```
 /// use synod_check::{brute, explain::piece, generate::Script, history::History, verdict::Level};
@@ -58,9 +88,13 @@ pub fn narrowed(history: &History, level: Level, evidence: &Evidence) -> Option<
 ///     .history();
 /// let mut violates = |part: &History| brute::holds(part, Level::Linearizable) == Some(false);
 /// // That q read 2 in between is not needed.
-/// assert_eq!(piece::smallest(&history, &mut violates), Some(vec![0, 1, 3]));
+/// assert_eq!(piece::smallest(&history, 8, &mut violates), Some(vec![0, 1, 3]));
 /// ```
-pub fn smallest(history: &History, violates: &mut dyn FnMut(&History) -> bool) -> Option<Vec<u32>> {
+pub fn smallest(
+    history: &History,
+    end: Time,
+    violates: &mut dyn FnMut(&History) -> bool,
+) -> Option<Vec<u32>> {
     let registers = matches!(history.model, ModelKind::Register | ModelKind::KeyValue)
         && history.operations.iter().all(|operation| {
             matches!(operation.call, Call::Read | Call::Write(_) | Call::Cas { .. } | Call::Delete)
@@ -73,7 +107,15 @@ pub fn smallest(history: &History, violates: &mut dyn FnMut(&History) -> bool) -
         work += keep.len() + 8;
         work <= WORK_MAX && violates(&history.restricted(keep))
     };
-    let mut keep: Vec<u32> = (0..history.operations.len() as u32).collect();
+    let all: Vec<u32> = (0..history.operations.len() as u32).collect();
+    let until_end = |i: &&u32| {
+        let operation = &history.operations[**i as usize];
+        operation.is_ok() && operation.invoked <= end
+    };
+    let mut keep = with_needed_writes(history, &all, all.iter().filter(until_end).copied().collect());
+    if !trial(&keep) {
+        keep = all;
+    }
     loop {
         let before = keep.len();
         let mut chunk = keep.len().div_ceil(2).max(1);
@@ -128,7 +170,8 @@ fn with_needed_writes(history: &History, present: &[u32], wanted: Vec<u32>) -> V
                 };
                 let readable: Vec<u32> = known.iter().filter(readable).copied().collect();
                 // Where all were overwritten the last of them stays, to show that.
-                let last = known.iter().copied().max_by_key(|&write| of(write).completed);
+                let earlier = |write: &u32| of(*write).invoked <= operation.completed;
+                let last = known.iter().copied().filter(earlier).max_by_key(|&write| of(write).completed);
                 if readable.is_empty() { last.into_iter().collect() } else { readable }
             }
         };
