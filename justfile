@@ -59,3 +59,8 @@ bench-check:
 # Many simulated clusters under faults.
 sweep protocol="raft" seeds="1000":
     cargo run --release -- simulate --protocol {{protocol}} --seeds {{seeds}}
+
+# One fuzz target for so long (fuzz/fuzz_targets). Needs `cargo install cargo-fuzz` and a C++ compiler; no nightly.
+fuzz target seconds="60":
+    mkdir -p fuzz/target/grown/{{target}}
+    cargo fuzz run -s none {{target}} fuzz/target/grown/{{target}} fuzz/corpus/{{target}} -- -max_total_time={{seconds}} -timeout=10
