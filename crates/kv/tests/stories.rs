@@ -1,4 +1,5 @@
 //! The corner cases of the API's description that a store decides (section 16), each as a story; and what limits do.
+//! (tidy: long because the list is one list, and a story is found by its place in it.)
 
 use std::time::Duration;
 
