@@ -194,7 +194,7 @@ fn wrong_flags_get_one_clear_sentence() {
         (&["--config-file=x.yml"], "configuration file is not supported yet"),
         (&["--protocol=pbft"], "not built in yet"),
         (&["--force-new-cluster"], "not supported yet"),
-        (&[&file_flag], "not a folder"),
+        (&[&ports[0], &ports[1], &ports[2], &ports[3], &file_flag], "not a folder"),
     ];
     for (flags, why) in cases {
         let mut command = Command::new(SYNOD);
