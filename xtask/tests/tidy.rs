@@ -106,7 +106,10 @@ fn files_open_with_a_story_and_end_in_time() {
         }
         let lines = text.lines().count();
         if lines > LINES_MAX && !text.contains("tidy: long because") {
-            problems.push(format!("{}: {lines} lines; split it, or say `tidy: long because ...`", path.display()));
+            problems.push(format!(
+                "{}: {lines} lines; split it, or say `tidy: long because ...`",
+                path.display()
+            ));
         }
         let inside = path.iter().skip_while(|part| *part != "src").count();
         if path.starts_with("crates") && inside > 3 {
@@ -153,8 +156,10 @@ fn unsafe_has_its_reason() {
         let lines: Vec<&str> = text.lines().collect();
         for (number, line) in lines.iter().enumerate() {
             let code = line.split("//").next().unwrap_or_default();
-            let opens = code.contains(&["unsafe", " {"].concat()) || code.contains(&["unsafe", " impl"].concat());
-            let explained = lines[number.saturating_sub(3)..=number].iter().any(|line| line.contains("SAFETY"));
+            let opens =
+                code.contains(&["unsafe", " {"].concat()) || code.contains(&["unsafe", " impl"].concat());
+            let explained =
+                lines[number.saturating_sub(3)..=number].iter().any(|line| line.contains("SAFETY"));
             if opens && !explained {
                 problems.push(format!("{}:{}", path.display(), number + 1));
             }
@@ -166,7 +171,9 @@ fn unsafe_has_its_reason() {
 /// The documents that a newcomer looks for are there, and the README's two commands are the ones that CI runs.
 #[test]
 fn the_documents_are_there() {
-    for name in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "justfile", ".ci/run"] {
+    for name in
+        ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "justfile", ".ci/run"]
+    {
         assert!(root().join(name).is_file(), "{name} is missing");
     }
     let readme = fs::read_to_string(root().join("README.md")).expect("the README");

@@ -62,7 +62,7 @@ impl Rates {
         let bits = rng.next_u64();
         let doublings = bits.trailing_zeros().min(self.doublings_max);
         let span = (self.delay_step.as_nanos() as u64) << doublings;
-        self.delay_min + Duration::from_nanos((u128::from(bits) * u128::from(span) >> 64) as u64)
+        self.delay_min + Duration::from_nanos(((u128::from(bits) * u128::from(span)) >> 64) as u64)
     }
 }
 

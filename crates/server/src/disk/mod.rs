@@ -36,7 +36,10 @@ enum LogJob<R> {
 
 /// What the snapshots' thread is to do.
 enum SnapshotJob<F> {
-    Save { at: Index, frozen: F },
+    Save {
+        at: Index,
+        frozen: F,
+    },
     Stage(Piece),
     /// Freeing large files takes longer than a sync may wait.
     Remove(Superseded),
