@@ -99,15 +99,17 @@ fn log_of_n1(end: End) -> SimDisk {
     plan.clients = 6;
     plan.think = Duration::from_millis(10);
     let mut world = World::<RaftFamily>::new(5, plan, Recorder::default());
-    while world.disk(NodeId(1)).used() < 64 << 10 {
+    while world.disk(NodeId(1)).written() < 64 << 10 {
         world.run_for(Duration::from_millis(100));
     }
-    // In the middle of a write: some file has bytes that are written and not synced.
-    while end == End::Written {
-        world.run_for(Duration::from_micros(50));
-        let disk = world.disk(NodeId(1));
-        if disk.files().iter().any(|(name, _)| disk.unsynced(name) > 0) {
-            return disk.copy(1);
+    if end == End::Written {
+        // In the middle of a write: some file has bytes that are written and not synced.
+        loop {
+            world.run_for(Duration::from_micros(50));
+            let disk = world.disk(NodeId(1));
+            if disk.files().iter().any(|(name, _)| disk.unsynced(name) > 0) {
+                return disk.copy(1);
+            }
         }
     }
     world.hush();

@@ -10,7 +10,7 @@ use synod_sim::machine::mix;
 use synod_sim::script::Order;
 
 /// Raft with whatever options a seed draws.
-pub struct RaftFamily;
+pub(crate) struct RaftFamily;
 
 impl Family for RaftFamily {
     type Protocol = Raft;

@@ -212,6 +212,14 @@ impl SimDisk {
         self.state().used()
     }
 
+    /// The bytes of all files without the zeros at their ends, which segments have in store.
+    #[must_use]
+    pub fn written(&self) -> usize {
+        let state = self.state();
+        let length = |bytes: &Vec<u8>| bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        state.names.values().map(|inode| length(&state.files[inode].durable)).sum()
+    }
+
     /// Does lasting damage; what was hit, in words, if anything could be.
     pub fn harm(&self, damage: Damage) -> Option<String> {
         self.state().harm(damage)
