@@ -134,9 +134,17 @@ impl Membership {
     /// # Errors
     /// When it may not have been written.
     pub(crate) fn save(&self, folder: &Path) -> Result<(), FolderError> {
-        let fail = |action| move |source| FolderError::Io { path: folder.join(FILE), action, source };
         let fresh = folder.join("member.new");
-        let mut file = File::create(&fresh).map_err(fail("creating"))?;
+        let fail = |action| {
+            let path = fresh.clone();
+            move |source| FolderError::Io { path, action, source }
+        };
+        // What a stop has left there, or whatever else: a link would be followed, a pipe would never open.
+        match fs::remove_file(&fresh) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fail("removing")(error)),
+            _ => {}
+        }
+        let mut file = File::create_new(&fresh).map_err(fail("creating"))?;
         file.write_all(self.text().as_bytes()).map_err(fail("writing"))?;
         file.sync_all().map_err(fail("syncing"))?;
         fs::rename(&fresh, folder.join(FILE)).map_err(fail("renaming"))?;
