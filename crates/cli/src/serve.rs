@@ -42,7 +42,7 @@ pub(crate) fn run(name: Name, arguments: &[String]) -> ExitCode {
         Err(wrong) => return refuse(program, &wrong.to_string()),
     };
     match Settings::from_values(&values, suffix) {
-        Ok(settings) => serve(settings),
+        Ok(settings) => serve(settings, values.warnings()),
         Err(wrong) => refuse(program, &wrong.to_string()),
     }
 }
@@ -68,8 +68,11 @@ fn print_version(name: Name) {
     }
 }
 
-fn serve(settings: Settings) -> ExitCode {
+fn serve(settings: Settings, warnings: &[String]) -> ExitCode {
     logging::start(settings.log_level, settings.log_format, settings.log_output);
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return refuse("synod serve", &format!("cannot start: {error}")),

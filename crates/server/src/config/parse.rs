@@ -14,6 +14,7 @@ use super::units;
 #[derive(Clone, Debug, Default)]
 pub struct Values {
     set: BTreeMap<&'static str, (String, From)>,
+    warnings: Vec<String>,
 }
 
 /// Who set a value.
@@ -48,6 +49,12 @@ impl Values {
     #[must_use]
     pub fn is_set(&self, name: &str) -> bool {
         self.set.contains_key(name)
+    }
+
+    /// What a person should know, to be logged once it is known where to.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// Sets a flag as if it stood on the command line.
@@ -159,18 +166,23 @@ fn read_environment(
         }
         let Some(flag) = by_variable.get(&variable) else {
             if !FOREIGN_VARIABLES.contains(&variable.as_str()) {
-                tracing::warn!("unrecognized environment variable {variable}={value}");
+                values.warnings.push(format!("unrecognized environment variable {variable}={value}"));
             }
             continue;
         };
         let target = if let Support::Twin(of) = flag.support { of } else { flag.name };
-        if matches!(values.set.get(target), Some((_, From::CommandLine))) {
-            return Err(ConfigError::new(format!(
-                "conflicting environment variable {variable} is shadowed by the command-line flag --{} (unset one of the two)",
-                flag.name
-            )));
-        }
-        values.put(flag, value, From::Environment).map_err(|wrong| wrong.through(&variable))?;
+        let conflict = match values.set.get(target) {
+            Some((_, From::CommandLine)) => format!("is shadowed by the command-line flag --{target}"),
+            // Only an older spelling can meet another variable.
+            Some((_, From::Environment)) => format!("sets --{target} a second time"),
+            None => {
+                values.put(flag, value, From::Environment).map_err(|wrong| wrong.through(&variable))?;
+                continue;
+            }
+        };
+        return Err(ConfigError::new(format!(
+            "conflicting environment variable {variable} {conflict} (unset one of the two)"
+        )));
     }
     Ok(())
 }
@@ -208,6 +220,10 @@ mod tests {
         assert_eq!(run(&[], &[("ETCD_NAME", "e")]).unwrap().get("name"), "e");
         assert!(run(&["--name=a"], &[("ETCD_NAME", "e")]).unwrap_err().contains("shadowed"));
         assert_eq!(run(&["--name=a"], &[("ETCD_NAME", "")]).unwrap().get("name"), "a");
+        let twice = [("ETCD_WARNING_APPLY_DURATION", "1s"), ("ETCD_EXPERIMENTAL_WARNING_APPLY_DURATION", "2s")];
+        assert!(run(&[], &twice).unwrap_err().contains("--warning-apply-duration a second time"));
+        assert!(run(&["--warning-apply-duration=1s"], &twice[1..]).unwrap_err().contains("flag --warning-apply"));
+        assert_eq!(run(&[], &[("ETCD_NMAE", "e")]).unwrap().warnings().len(), 1);
         let refused = run(&[], &[("ETCD_CERT_FILE", "x.pem")]).unwrap_err();
         assert!(
             refused.contains("TLS is not supported yet") && refused.contains("ETCD_CERT_FILE"),
