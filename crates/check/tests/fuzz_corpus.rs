@@ -1,5 +1,6 @@
 //! The fuzz targets of the importers, without libFuzzer: the same entry points over the same corpus, and mutations of it.
 
+#[allow(unreachable_pub, reason = "the fuzz crate exports what is private to this test")]
 #[path = "../../../fuzz/src/importers.rs"]
 mod importers;
 
