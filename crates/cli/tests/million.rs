@@ -74,13 +74,13 @@ fn a_million_keys() {
 /// Puts every `LOADERS`th key, in an order of its own.
 fn load(port: u16, loader: usize) {
     let mut client = Client::at(port, Duration::from_secs(30));
-    let value = base64(&"v".repeat(256));
+    let value = base64("v".repeat(256));
     let numbers: Vec<usize> = (loader..KEYS).step_by(LOADERS).collect();
     // A step that shares no factor with the number of keys visits each of them once.
     let step = 7_919;
     for first in (0..numbers.len()).step_by(PUTS_IN_A_TXN) {
         let puts: Vec<_> = (first..(first + PUTS_IN_A_TXN).min(numbers.len()))
-            .map(|nth| json!({"request_put": {"key": base64(&key(numbers[nth * step % numbers.len()])), "value": value}}))
+            .map(|nth| json!({"request_put": {"key": base64(key(numbers[nth * step % numbers.len()])), "value": value}}))
             .collect();
         client.call("/v3/kv/txn", &json!({"success": puts})).expect("the transaction succeeds");
     }

@@ -188,6 +188,17 @@ impl MemberProcess {
         status.expect("it has ended")
     }
 
+    /// Waits for an end that nobody asked for, and gives its exit status.
+    pub fn ended_by_itself(&mut self) -> ExitStatus {
+        let mut child = self.child.take().expect("it runs");
+        let mut status = None;
+        until("the member ends", || {
+            status = child.try_wait().expect("a child");
+            status.is_some()
+        });
+        status.expect("it has ended")
+    }
+
     pub fn is_running(&self) -> bool {
         self.child.is_some()
     }
@@ -336,6 +347,11 @@ impl Client {
                 line.clear();
                 stream.read_line(&mut line)?;
                 if size == 0 {
+                    // Trailers may stand before the last empty line.
+                    while !line.trim().is_empty() {
+                        line.clear();
+                        stream.read_line(&mut line)?;
+                    }
                     break;
                 }
             }
@@ -353,10 +369,10 @@ pub fn number(value: &Value) -> i64 {
 }
 
 /// Base64, as the gateway wants its bytes.
-pub fn base64(text: &str) -> String {
+pub fn base64(bytes: impl AsRef<[u8]>) -> String {
     const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut out = String::new();
-    for three in text.as_bytes().chunks(3) {
+    for three in bytes.as_ref().chunks(3) {
         let bits =
             three.iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - three.len()));
         for i in 0..4 {

@@ -220,9 +220,12 @@ mod tests {
         assert_eq!(run(&[], &[("ETCD_NAME", "e")]).unwrap().get("name"), "e");
         assert!(run(&["--name=a"], &[("ETCD_NAME", "e")]).unwrap_err().contains("shadowed"));
         assert_eq!(run(&["--name=a"], &[("ETCD_NAME", "")]).unwrap().get("name"), "a");
-        let twice = [("ETCD_WARNING_APPLY_DURATION", "1s"), ("ETCD_EXPERIMENTAL_WARNING_APPLY_DURATION", "2s")];
+        let twice =
+            [("ETCD_WARNING_APPLY_DURATION", "1s"), ("ETCD_EXPERIMENTAL_WARNING_APPLY_DURATION", "2s")];
         assert!(run(&[], &twice).unwrap_err().contains("--warning-apply-duration a second time"));
-        assert!(run(&["--warning-apply-duration=1s"], &twice[1..]).unwrap_err().contains("flag --warning-apply"));
+        assert!(
+            run(&["--warning-apply-duration=1s"], &twice[1..]).unwrap_err().contains("flag --warning-apply")
+        );
         assert_eq!(run(&[], &[("ETCD_NMAE", "e")]).unwrap().warnings().len(), 1);
         let refused = run(&[], &[("ETCD_CERT_FILE", "x.pem")]).unwrap_err();
         assert!(
