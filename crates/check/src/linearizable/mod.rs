@@ -7,16 +7,19 @@
 //! - `unique-values`, `append-order`, `growing-set`: near n log n, by [`blocks`], where answers say which write they saw;
 //! - `revision-order` for etcd's store, near n log n, where replies carry revisions ([`revisions`]);
 //! - `dependencies` for transactions over lists and registers, near n log n, where reads tell the order of writes;
-//! - `wing-gong-lowe`: the [`search`], for everything else.
+//! - `wing-gong-lowe`: the [`search`], for everything else; a long one goes on over many threads (`parallel.rs`).
 
 mod append;
 pub mod blocks;
 mod dependencies;
 mod gaps;
 mod growing;
+mod parallel;
 mod parts;
+mod plan;
 pub mod revisions;
 pub mod search;
+mod states;
 mod unique;
 
 use std::fmt;

@@ -1,12 +1,16 @@
 //! Key by key, on several threads, and the linearizations of the keys merged into one of the whole.
+//!
+//! While the threads go through the keys, each key has one thread and its share of the memory. Those that this does not
+//! decide wait until the others are done; then each has all threads and all memory to itself ([`super::parallel`]).
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::search::STEPS_ALONE_MAX;
 use super::{PartVerdict, check_part};
 use crate::budget::Budget;
 use crate::history::{History, Key};
-use crate::verdict::{Verdict, Witness};
+use crate::verdict::{Exhausted, Limit, Verdict, Witness};
 
 /// Below so many operations a thread costs more than it saves.
 const OPERATIONS_PER_THREAD_MIN: usize = 4096;
@@ -16,7 +20,15 @@ pub(super) fn check(history: &History, budget: &Budget<'_>) -> Vec<PartVerdict> 
     let keys = history.by_key();
     let busy = keys.iter().filter(|part| !part.is_empty()).count();
     let threads = budget.threads.min(busy).min(history.operations.len() / OPERATIONS_PER_THREAD_MIN).max(1);
-    let share = Budget { memory_max: budget.memory_max / threads, ..*budget };
+    let share = match threads {
+        1 => *budget,
+        _ => Budget {
+            memory_max: budget.memory_max / threads,
+            steps_max: budget.steps_max.min(STEPS_ALONE_MAX),
+            threads: 1,
+            ..*budget
+        },
+    };
     let next = AtomicUsize::new(0);
     let found: Mutex<Vec<(usize, PartVerdict)>> = Mutex::new(Vec::with_capacity(busy));
     let work = || {
@@ -44,6 +56,13 @@ pub(super) fn check(history: &History, budget: &Budget<'_>) -> Vec<PartVerdict> 
     }
     let mut found = found.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     found.sort_by_key(|(at, _)| *at);
+    if threads > 1 {
+        for (at, part) in &mut found {
+            if let Verdict::Unknown(Exhausted { limit: Limit::Steps | Limit::Memory, .. }) = part.verdict {
+                (part.verdict, part.algorithm) = check_part(history, &keys[*at], budget);
+            }
+        }
+    }
     found.into_iter().map(|(_, verdict)| verdict).collect()
 }
 

@@ -16,16 +16,22 @@
 //! And one looks ahead: a state that cannot come to agree with the next read to complete, unless by an operation that is
 //! already spent, is a dead end ([`Model::can_lead_to`], [`Model::resets_to`]).
 //!
+//! A search that is not over after 200,000 steps goes on in `parallel.rs`, if there are threads for it.
+//!
 //! Complexity: exponential in the number of operations open at once, linear in the length for a fixed number.
 
-use std::hash::{BuildHasher, Hash};
+use std::hash::BuildHasher;
 
 use hashbrown::{HashMap, HashTable};
 
 use crate::budget::{Budget, STEPS_BETWEEN_LOOKS};
-use crate::history::{NEVER, Time};
+use crate::history::Time;
 use crate::model::Model;
 use crate::verdict::Limit;
+
+use super::parallel::{self, Common};
+use super::plan::Plan;
+use super::states::{NONE, States};
 
 /// One operation, as the search sees it.
 pub struct Entry<'a, M: Model> {
@@ -35,7 +41,7 @@ pub struct Entry<'a, M: Model> {
     pub reply: Option<&'a M::Reply>,
     /// When it was called.
     pub invoked: Time,
-    /// When it was answered; [`NEVER`] for an unknown outcome, which need not take effect at all.
+    /// When it was answered; [`NEVER`](crate::history::NEVER) for an unknown outcome, which need not take effect at all.
     pub completed: Time,
 }
 
@@ -69,221 +75,31 @@ pub const OPEN_MAX: usize = 1024;
 
 /// Looks for a linearization of `entries`, which must be sorted by invocation.
 pub fn search<M: Model>(model: &M, entries: &[Entry<'_, M>], budget: &Budget<'_>) -> Search {
+    search_alone_for(STEPS_ALONE_MAX, model, entries, budget)
+}
+
+/// After so many steps on one thread the budget's other threads join in: less is over before they would have begun.
+pub(super) const STEPS_ALONE_MAX: u64 = 200_000;
+
+/// The search, on one thread for `alone` steps and on as many as the budget allows from then on.
+pub(super) fn search_alone_for<M: Model>(
+    alone: u64,
+    model: &M,
+    entries: &[Entry<'_, M>],
+    budget: &Budget<'_>,
+) -> Search {
     let plan = Plan::new(model, entries);
     match plan.slots {
-        0..=64 => Searcher::<M, 1>::new(model, entries, &plan).run(budget),
-        65..=128 => Searcher::<M, 2>::new(model, entries, &plan).run(budget),
-        129..=256 => Searcher::<M, 4>::new(model, entries, &plan).run(budget),
-        257..=OPEN_MAX => Searcher::<M, 16>::new(model, entries, &plan).run(budget),
+        0..=64 => Searcher::<M, 1>::new(model, entries, &plan).run(alone, budget),
+        65..=128 => Searcher::<M, 2>::new(model, entries, &plan).run(alone, budget),
+        129..=256 => Searcher::<M, 4>::new(model, entries, &plan).run(alone, budget),
+        257..=OPEN_MAX => Searcher::<M, 16>::new(model, entries, &plan).run(alone, budget),
         _ => Search::Exhausted { limit: Limit::Memory, passed: 0, all: plan.returns.len() },
     }
 }
 
-/// Everything about the history that the search needs and that does not change.
-struct Plan {
-    /// Entries that complete, by completion.
-    returns: Vec<u32>,
-    /// `open[starts[k]..starts[k + 1]]`: the entries open at completion k that complete at some time, soonest first.
-    starts: Vec<u32>,
-    open: Vec<u32>,
-    /// For each entry the bit that stands for it while it is open.
-    slot: Vec<u16>,
-    /// For each entry the number of its (call, reply).
-    class: Vec<u32>,
-    classes: usize,
-    /// For each entry whether it only reads.
-    pure: Vec<bool>,
-    /// The entries of unknown outcome by class, each with the first completion at which it is open.
-    optional: Vec<Vec<(u32, u32)>>,
-    slots: usize,
-    /// For each completion the first one from there on that is an answered read.
-    next_read: Vec<u32>,
-    /// For each entry its place among the completions, or `NONE`.
-    level: Vec<u32>,
-    /// Entries that do more than read.
-    changes: Vec<u32>,
-}
-
-/// Above so many entries the look ahead would cost more than it saves: it may look at every change for every read.
-const LOOK_AHEAD_ENTRIES_MAX: usize = 20_000;
-
-impl Plan {
-    fn new<M: Model>(model: &M, entries: &[Entry<'_, M>]) -> Plan {
-        debug_assert!(entries.is_sorted_by_key(|entry| entry.invoked), "entries come sorted by invocation");
-        let (class, classes) = classes(entries);
-        let pure: Vec<bool> = entries.iter().map(|entry| model.reads_only(entry.call, entry.reply)).collect();
-        let mut returns: Vec<u32> =
-            (0..entries.len() as u32).filter(|&i| entries[i as usize].completed != NEVER).collect();
-        returns.sort_by_key(|&i| entries[i as usize].completed);
-
-        let mut plan = Plan {
-            starts: Vec::with_capacity(returns.len() + 1),
-            open: Vec::new(),
-            slot: vec![0; entries.len()],
-            class,
-            classes,
-            pure,
-            optional: Vec::new(),
-            slots: 0,
-            returns: Vec::new(),
-            next_read: vec![NONE; returns.len() + 1],
-            level: vec![NONE; entries.len()],
-            changes: Vec::new(),
-        };
-        for (level, &entry) in returns.iter().enumerate() {
-            plan.level[entry as usize] = level as u32;
-        }
-        if entries.len() <= LOOK_AHEAD_ENTRIES_MAX {
-            for (level, &entry) in returns.iter().enumerate().rev() {
-                let read = plan.pure[entry as usize] && entries[entry as usize].reply.is_some();
-                plan.next_read[level] = if read { level as u32 } else { plan.next_read[level + 1] };
-            }
-            plan.changes = (0..entries.len() as u32).filter(|&i| !plan.pure[i as usize]).collect();
-        }
-        let mut free: Vec<u16> = Vec::new();
-        let mut now_open: Vec<u32> = Vec::new();
-        let mut optional: HashMap<u32, Vec<(u32, u32)>, foldhash::fast::FixedState> = HashMap::default();
-        let mut next = 0;
-        for (level, &returning) in returns.iter().enumerate() {
-            let completed = entries[returning as usize].completed;
-            while next < entries.len() && entries[next].invoked <= completed {
-                let unknown = entries[next].completed == NEVER;
-                if !(unknown && plan.pure[next]) {
-                    let slot = free.pop().unwrap_or_else(|| {
-                        plan.slots += 1;
-                        (plan.slots - 1).min(u16::MAX as usize) as u16
-                    });
-                    plan.slot[next] = slot;
-                    if unknown {
-                        optional.entry(plan.class[next]).or_default().push((level as u32, next as u32));
-                    } else {
-                        now_open.push(next as u32);
-                    }
-                }
-                next += 1;
-            }
-            now_open.sort_by_key(|&i| entries[i as usize].completed);
-            plan.starts.push(plan.open.len() as u32);
-            plan.open.extend_from_slice(&now_open);
-            let at = now_open.iter().position(|&i| i == returning).expect("what completes is open");
-            now_open.remove(at);
-            free.push(plan.slot[returning as usize]);
-            if plan.slots > OPEN_MAX {
-                break;
-            }
-        }
-        plan.starts.push(plan.open.len() as u32);
-        plan.returns = returns;
-        plan.optional = optional.into_values().collect();
-        plan.optional.sort();
-        plan
-    }
-
-    fn open_at(&self, level: u32) -> &[u32] {
-        &self.open[self.starts[level as usize] as usize..self.starts[level as usize + 1] as usize]
-    }
-}
-
-/// Numbers entries by what they ask and were answered: equal ones behave alike in every state.
-fn classes<M: Model>(entries: &[Entry<'_, M>]) -> (Vec<u32>, usize) {
-    let hasher = foldhash::fast::FixedState::default();
-    let hash = |entry: &Entry<'_, M>| hasher.hash_one((entry.call, entry.reply));
-    let mut table: HashTable<(u32, u32)> = HashTable::with_capacity(entries.len().min(1024));
-    let mut count = 0;
-    let class = entries
-        .iter()
-        .enumerate()
-        .map(|(i, entry)| {
-            let same = |&(other, _): &(u32, u32)| {
-                let other = &entries[other as usize];
-                other.call == entry.call && other.reply == entry.reply
-            };
-            let hashed = hash(entry);
-            if let Some(&(_, class)) = table.find(hashed, same) {
-                return class;
-            }
-            table.insert_unique(hashed, (i as u32, count), |&(other, _)| hash(&entries[other as usize]));
-            count += 1;
-            count - 1
-        })
-        .collect();
-    (class, count as usize)
-}
-
-/// No state: the call is impossible there; or, as `before`, that the last operation placed has a known outcome.
-const NONE: u32 = u32::MAX;
-/// Not computed yet.
-const UNSEEN: u32 = u32::MAX - 1;
-
-/// The states met, and where each class of calls leads from each.
-struct States<M: Model> {
-    states: Vec<M::State>,
-    index: HashTable<u32>,
-    hasher: foldhash::fast::FixedState,
-    /// Dense rows of `width` when there are few classes, else pairs.
-    dense: Vec<u32>,
-    sparse: HashMap<(u32, u32), u32, foldhash::fast::FixedState>,
-    width: usize,
-}
-
-/// With so few classes, a state's transitions are a row of an array.
-const DENSE_CLASSES_MAX: usize = 512;
-
-impl<M: Model> States<M> {
-    fn new(classes: usize) -> States<M> {
-        States {
-            states: Vec::new(),
-            index: HashTable::new(),
-            hasher: foldhash::fast::FixedState::default(),
-            dense: Vec::new(),
-            sparse: HashMap::default(),
-            width: if classes <= DENSE_CLASSES_MAX { classes } else { 0 },
-        }
-    }
-
-    fn intern(&mut self, state: M::State) -> u32 {
-        let hash = self.hasher.hash_one(&state);
-        let states = &self.states;
-        if let Some(&found) = self.index.find(hash, |&i| states[i as usize] == state) {
-            return found;
-        }
-        let id = self.states.len() as u32;
-        self.states.push(state);
-        let (states, hasher) = (&self.states, &self.hasher);
-        self.index.insert_unique(hash, id, |&i| hasher.hash_one(&states[i as usize]));
-        self.dense.resize(self.states.len() * self.width, UNSEEN);
-        id
-    }
-
-    fn step(&mut self, model: &M, from: u32, class: u32, entry: &Entry<'_, M>) -> u32 {
-        let cell = from as usize * self.width + class as usize;
-        let known = match self.width {
-            0 => self.sparse.get(&(from, class)).copied().unwrap_or(UNSEEN),
-            _ => self.dense[cell],
-        };
-        if known != UNSEEN {
-            return known;
-        }
-        let to = match model.step(&self.states[from as usize], entry.call, entry.reply) {
-            Some(state) => self.intern(state),
-            None => NONE,
-        };
-        match self.width {
-            0 => {
-                self.sparse.insert((from, class), to);
-            }
-            _ => self.dense[cell] = to,
-        }
-        to
-    }
-
-    fn memory(&self) -> usize {
-        self.states.len() * (size_of::<M::State>() + 8) + self.dense.len() * 4 + self.sparse.capacity() * 14
-    }
-}
-
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct Configuration<const W: usize> {
+pub(super) struct Configuration<const W: usize> {
     level: u32,
     state: u32,
     /// The state before the last operation, if its outcome is unknown (rule 3), else `NONE`.
@@ -305,28 +121,42 @@ impl<const W: usize> Configuration<W> {
     }
 }
 
+impl<const W: usize> Frame<W> {
+    /// Whether it has branches that nobody has gone into.
+    pub(super) fn is_open(&self, plan: &Plan) -> bool {
+        (self.branch as usize) < plan.branches(self.at.level)
+    }
+}
+
 /// A configuration that is being branched from.
-struct Frame<const W: usize> {
+pub(super) struct Frame<const W: usize> {
     at: Configuration<W>,
     /// The next branch: first the open entries, then the classes of unknown outcome.
     branch: u32,
     /// How long the order was when we came here.
-    order: u32,
+    pub(super) order: u32,
 }
 
-struct Searcher<'a, M: Model, const W: usize> {
-    model: &'a M,
-    entries: &'a [Entry<'a, M>],
-    plan: &'a Plan,
-    states: States<M>,
-    seen: HashTable<Configuration<W>>,
-    hasher: foldhash::fast::FixedState,
+/// One thread's search.
+pub(super) struct Searcher<'a, M: Model, const W: usize> {
+    pub(super) model: &'a M,
+    pub(super) entries: &'a [Entry<'a, M>],
+    pub(super) plan: &'a Plan,
+    pub(super) states: States<'a, M>,
+    /// What was met before, in a search alone.
+    pub(super) seen: HashTable<Configuration<W>>,
+    /// What all threads of a parallel search know.
+    common: Option<&'a Common<M, W>>,
+    pub(super) hasher: foldhash::fast::FixedState,
     /// For each read, once asked for: the changes that could make it come true from anywhere.
     resets: HashMap<u32, Vec<u32>, foldhash::fast::FixedState>,
-    order: Vec<u32>,
-    steps: u64,
-    furthest: u32,
-    longest: Vec<u32>,
+    /// The entries placed on the way to the configuration in hand.
+    pub(super) order: Vec<u32>,
+    pub(super) steps: u64,
+    /// Completions passed at best.
+    pub(super) furthest: u32,
+    /// The order that passed them first.
+    pub(super) longest: Vec<u32>,
 }
 
 enum Settled {
@@ -338,24 +168,45 @@ enum Settled {
     Seen,
 }
 
+/// What one more branch led to.
+#[derive(PartialEq, Eq)]
+pub(super) enum Advance {
+    /// Every completion is behind us; the order is the searcher's.
+    Done,
+    /// Not yet.
+    Open,
+}
+
 impl<'a, M: Model, const W: usize> Searcher<'a, M, W> {
     fn new(model: &'a M, entries: &'a [Entry<'a, M>], plan: &'a Plan) -> Self {
         Searcher {
             model,
             entries,
             plan,
-            states: States::new(plan.classes),
+            states: States::new(plan.classes, None),
             seen: HashTable::new(),
+            common: None,
             hasher: foldhash::fast::FixedState::default(),
             resets: HashMap::default(),
-            order: Vec::with_capacity(plan.returns.len()),
+            order: Vec::new(),
             steps: 0,
             furthest: 0,
             longest: Vec::new(),
         }
     }
 
-    fn run(mut self, budget: &Budget<'_>) -> Search {
+    /// One of the threads of a parallel search.
+    pub(super) fn joining(
+        model: &'a M,
+        entries: &'a [Entry<'a, M>],
+        plan: &'a Plan,
+        common: &'a Common<M, W>,
+    ) -> Self {
+        let states = States::new(plan.classes, Some(&common.states));
+        Searcher { states, common: Some(common), ..Searcher::new(model, entries, plan) }
+    }
+
+    fn run(mut self, alone: u64, budget: &Budget<'_>) -> Search {
         let state = self.states.intern(self.model.initial());
         let mut first = Configuration { level: 0, state, before: NONE, placed: [0; W] };
         if let Settled::Done = self.settle(&mut first) {
@@ -363,6 +214,7 @@ impl<'a, M: Model, const W: usize> Searcher<'a, M, W> {
         }
         let mut stack = vec![Frame { at: first, branch: 0, order: self.order.len() as u32 }];
         let mut next_look = STEPS_BETWEEN_LOOKS;
+        let alone = if budget.threads > 1 { alone } else { u64::MAX };
         while !stack.is_empty() {
             if self.steps >= next_look {
                 next_look = self.steps + STEPS_BETWEEN_LOOKS;
@@ -376,26 +228,35 @@ impl<'a, M: Model, const W: usize> Searcher<'a, M, W> {
                 }
                 budget.watcher.progress("search", u64::from(self.furthest), self.plan.returns.len() as u64);
             }
-            let Some(frame) = stack.last_mut() else { break };
-            self.order.truncate(frame.order as usize);
-            let (at, branch) = (frame.at, frame.branch);
-            frame.branch += 1;
-            let Some(mut to) = self.branch(&at, branch) else {
-                if branch as usize >= self.plan.open_at(at.level).len() + self.plan.optional.len() {
-                    stack.pop();
-                }
-                continue;
-            };
-            match self.settle(&mut to) {
-                Settled::Done => return Search::Linearization(self.order),
-                Settled::New => stack.push(Frame { at: to, branch: 0, order: self.order.len() as u32 }),
-                Settled::Seen => {}
+            if self.steps >= alone {
+                return parallel::go_on(self, stack, budget);
+            }
+            if self.advance(&mut stack) == Advance::Done {
+                return Search::Linearization(self.order);
             }
         }
-        let stuck = self.plan.returns[self.furthest as usize];
-        let mut open = self.plan.open_at(self.furthest).to_vec();
-        open.sort_unstable();
-        Search::None { stuck, open, longest: self.longest }
+        self.plan.none(self.furthest, self.longest)
+    }
+
+    /// Goes into the next branch of the last frame, which leaves the stack when it has none.
+    #[inline]
+    pub(super) fn advance(&mut self, stack: &mut Vec<Frame<W>>) -> Advance {
+        let Some(frame) = stack.last_mut() else { return Advance::Open };
+        self.order.truncate(frame.order as usize);
+        let (at, branch) = (frame.at, frame.branch);
+        frame.branch += 1;
+        let Some(mut to) = self.branch(&at, branch) else {
+            if branch as usize >= self.plan.branches(at.level) {
+                stack.pop();
+            }
+            return Advance::Open;
+        };
+        match self.settle(&mut to) {
+            Settled::Done => return Advance::Done,
+            Settled::New => stack.push(Frame { at: to, branch: 0, order: self.order.len() as u32 }),
+            Settled::Seen => {}
+        }
+        Advance::Open
     }
 
     /// The configuration after placing the entry that branch number `branch` stands for, if it may be placed.
@@ -472,13 +333,11 @@ impl<'a, M: Model, const W: usize> Searcher<'a, M, W> {
         if self.is_dead_end(at) {
             return Settled::Seen;
         }
-        let hash = self.hasher.hash_one(*at);
-        if self.seen.find(hash, |known| known == at).is_some() {
-            return Settled::Seen;
-        }
-        let hasher = &self.hasher;
-        self.seen.insert_unique(hash, *at, |known| hasher.hash_one(known));
-        Settled::New
+        let new = match self.common {
+            Some(common) => common.remember(at, &self.hasher),
+            None => remember(&mut self.seen, at, self.hasher.hash_one(*at), &self.hasher),
+        };
+        if new { Settled::New } else { Settled::Seen }
     }
 
     /// Whether the next read to complete, of those not placed, cannot come true any more.
@@ -498,7 +357,7 @@ impl<'a, M: Model, const W: usize> Searcher<'a, M, W> {
         let entry = &self.entries[read as usize];
         let Some(reply) = entry.reply else { return false };
         let model = self.model;
-        if model.can_lead_to(&self.states.states[at.state as usize], entry.call, reply) {
+        if model.can_lead_to(self.states.get(at.state), entry.call, reply) {
             return false;
         }
         if !self.resets.contains_key(&read) {
@@ -524,9 +383,23 @@ impl<'a, M: Model, const W: usize> Searcher<'a, M, W> {
         invoked && at.has(self.plan.slot[entry as usize])
     }
 
-    fn memory(&self) -> usize {
+    pub(super) fn memory(&self) -> usize {
         self.seen.capacity() * (size_of::<Configuration<W>>() + 1)
             + self.states.memory()
             + self.order.capacity() * 8
     }
+}
+
+/// Remembers a configuration with this hash; true if it was not known.
+pub(super) fn remember<const W: usize>(
+    seen: &mut HashTable<Configuration<W>>,
+    at: &Configuration<W>,
+    hash: u64,
+    hasher: &foldhash::fast::FixedState,
+) -> bool {
+    if seen.find(hash, |known| known == at).is_some() {
+        return false;
+    }
+    seen.insert_unique(hash, *at, |known| hasher.hash_one(known));
+    true
 }

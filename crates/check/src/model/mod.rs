@@ -59,14 +59,14 @@ pub use set::Set;
 
 use crate::history::{Call, Reply};
 
-/// A sequential specification.
-pub trait Model {
+/// A sequential specification. Several threads may search it at once.
+pub trait Model: Sync {
     /// What can be asked.
-    type Call: Eq + Hash;
+    type Call: Eq + Hash + Sync;
     /// What can be answered.
-    type Reply: Eq + Hash;
+    type Reply: Eq + Hash + Sync;
     /// The object's state.
-    type State: Clone + Eq + Hash;
+    type State: Clone + Eq + Hash + Send;
 
     /// The state before anything happened.
     fn initial(&self) -> Self::State;
