@@ -1,6 +1,5 @@
 //! The fuzz targets of the importers, without libFuzzer: the same entry points over the same corpus, and mutations of it.
 
-#[allow(unreachable_pub, reason = "the fuzz crate exports what is private to this test")]
 // Its items are public for the fuzz targets.
 #[allow(unreachable_pub, clippy::type_complexity)]
 #[path = "../../../fuzz/src/importers.rs"]
