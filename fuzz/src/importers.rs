@@ -17,8 +17,11 @@ const STEPS_MAX: u64 = 2_000;
 /// Bytes for remembered search states.
 const MEMORY_MAX: usize = 4 << 20;
 
+/// Takes any bytes; panics only when something is wrong with Synod.
+pub type Entry = fn(&[u8]);
+
 /// Every corpus folder with its entry point.
-pub const TARGETS: [(&str, fn(&[u8])); 8] = [
+pub const TARGETS: [(&str, Entry); 8] = [
     ("detect", detect),
     ("import_edn", edn),
     ("import_events", events),
