@@ -30,10 +30,10 @@ pub(crate) fn causal_memory(analysis: &Analysis, budget: &Budget) -> Result<Opti
     ];
     let mut saturation: Option<Saturation> = None;
     for session in 0..reads_from.sessions() {
-        let last = reads_from.session(session).end - 1;
         if !needs_order(analysis, clocks, session) {
-            continue;
+            continue; // An empty session among them: it has no last operation.
         }
+        let last = reads_from.session(session).end - 1;
         let saturation = match &mut saturation {
             Some(saturation) => saturation,
             none => none.insert(analysis.saturation(budget)?),

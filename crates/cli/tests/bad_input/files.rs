@@ -26,6 +26,8 @@ fn with_snapshot(end: End) -> Specimen {
 fn spoil(specimen: &Specimen, file: &str, what: &str, how: impl FnOnce(&Path)) -> Outcome {
     let outcome = specimen.spoilt(|data| how(&data.join(file)));
     if let Outcome::Refused(said) = &outcome {
+        // For whoever wants to see what people get to read: cargo test ... -- --show-output.
+        println!("{file} {what}: {}", said.lines().last().unwrap_or_default());
         assert!(said.contains(file), "{file} {what}: the error does not name the file: {said}");
     }
     outcome
@@ -181,7 +183,7 @@ fn replaced() {
     // Root reads files of any mode.
     let probe = outside.path().join("probe");
     fs::write(&probe, "x").expect("written");
-    let closed = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0)).expect("closed");
+    let closed = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o0)).expect("closed");
     closed(&probe);
     if fs::read(&probe).is_ok() {
         println!("skipped: files of mode 0, for this user may read them all the same");

@@ -135,7 +135,7 @@ pub(crate) fn bytes(field: u64, value: &[u8]) -> Vec<u8> {
 /// The field of this number in a message that holds numbers and bytes; 0 when it is not there.
 pub(crate) fn read_number(message: &[u8], wanted: u64) -> i64 {
     let mut at = 0;
-    let mut varint = |at: &mut usize| {
+    let varint = |at: &mut usize| {
         let (mut number, mut shift) = (0u64, 0);
         while let Some(byte) = message.get(*at) {
             *at += 1;
