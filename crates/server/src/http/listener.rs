@@ -150,9 +150,12 @@ pub async fn serve_connection<B: Backend>(
 
 fn builder(limits: ConnectionLimits) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
+    // Date is told in `route`, which bears any clock.
+    builder.http1().auto_date_header(false);
     builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.header_timeout);
     builder
         .http2()
+        .auto_date_header(false)
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.streams_max)
         .max_pending_accept_reset_streams(RESET_STREAMS_MAX)

@@ -10,8 +10,9 @@ mod probes;
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use http::{Request, Response, StatusCode, Version, header};
+use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 use synod_api::Method;
 
@@ -57,7 +58,21 @@ async fn route<B: Backend>(front: &Front<B>, request: Request<Incoming>) -> Resp
         None => plain(front, request).await,
     };
     front.access.dress(origin, response.headers_mut());
+    if let Some(date) = date(SystemTime::now()) {
+        response.headers_mut().insert(header::DATE, date);
+    }
     response
+}
+
+/// The time as HTTP writes it. None for a clock that is out of its mind: hyper's own `Date` panics before 1970 and
+/// from the year 10000 on, and is therefore off.
+fn date(now: SystemTime) -> Option<HeaderValue> {
+    const SECONDS_MAX: u64 = 253_402_300_799;
+    let since = now.duration_since(UNIX_EPOCH).ok()?;
+    if since.as_secs() > SECONDS_MAX {
+        return None;
+    }
+    HeaderValue::from_str(&httpdate::fmt_http_date(now)).ok()
 }
 
 async fn plain<B: Backend>(front: &Front<B>, request: Request<Incoming>) -> Response<Body> {
@@ -80,4 +95,21 @@ async fn plain<B: Backend>(front: &Front<B>, request: Request<Incoming>) -> Resp
         }
     }
     probes::text(StatusCode::NOT_FOUND, "404 page not found\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Good clocks are told as HTTP wants it, bad ones not at all.
+    #[test]
+    fn dates_good_and_bad() {
+        let at = |seconds| date(UNIX_EPOCH + Duration::from_secs(seconds));
+        assert_eq!(at(784_111_777).expect("a date"), "Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(at(253_402_300_799).expect("the last"), "Fri, 31 Dec 9999 23:59:59 GMT");
+        assert_eq!(at(253_402_300_800), None);
+        assert_eq!(date(UNIX_EPOCH - Duration::from_secs(1)), None);
+    }
 }
