@@ -1,12 +1,12 @@
 //! `synod simulate`: the shipped code under every fault, from a seed.
 //!
 //! One seed or many, here or as a shard of a larger campaign; a recorded run as text, as a diagram, or for ShiViz; scripts; the
-//! papers' figures; the mutants' table. Each protocol is described to the simulator by a [`Family`] in a file of this folder.
+//! papers' figures; the mutants' table. Each protocol is described to the simulator by a [`Family`], a row of the table in `families`.
 
+mod families;
 #[cfg(feature = "mutants")]
 mod mutants;
 mod papers;
-mod raft;
 
 use std::io::{IsTerminal, Write as _};
 use std::path::{Path, PathBuf};
@@ -22,8 +22,6 @@ use synod_sim::swarm::Wishes;
 use synod_sim::sweep::{self, GoOn};
 use synod_sim::trace::{self, Filter, Recorder};
 use synod_sim::{diagram, script};
-
-use raft::RaftFamily;
 
 /// Run clusters in a simulated world in which everything goes wrong
 #[derive(Args)]
@@ -123,10 +121,7 @@ pub(crate) fn run(options: &Options) -> ExitCode {
         Some(Action::Papers(options)) => papers::run(options),
         #[cfg(feature = "mutants")]
         Some(Action::Mutants(options)) => mutants::run(options),
-        None => match options.protocol.as_str() {
-            "raft" => simulate::<RaftFamily>(options),
-            other => Err(unknown_protocol(other)),
-        },
+        None => row(&options.protocol).and_then(|row| (row.simulate)(options)),
     };
     result.unwrap_or_else(|error| {
         eprintln!("synod simulate: {error:#}");
@@ -134,8 +129,34 @@ pub(crate) fn run(options: &Options) -> ExitCode {
     })
 }
 
-fn unknown_protocol(name: &str) -> anyhow::Error {
-    anyhow::anyhow!("there is no protocol `{name}` in the simulator; there are: raft")
+/// What can be done with a protocol.
+struct Row {
+    name: &'static str,
+    simulate: fn(&Options) -> anyhow::Result<ExitCode>,
+    replay: fn(&str) -> Result<String, script::ScriptError>,
+}
+
+impl Row {
+    const fn of<F: Family>() -> Row {
+        Row {
+            name: F::NAME,
+            simulate: simulate::<F>,
+            replay: |text| script::replay::<F::Protocol>(text, F::ORDER, F::set),
+        }
+    }
+}
+
+macro_rules! rows {
+    ($($name:ident: $family:ident,)*) => { &[$(Row::of::<families::$family>()),*] };
+}
+
+const ROWS: &[Row] = families::each_family!(rows);
+
+fn row(name: &str) -> anyhow::Result<&'static Row> {
+    ROWS.iter().find(|row| row.name == name).ok_or_else(|| {
+        let names: Vec<&str> = ROWS.iter().map(|row| row.name).collect();
+        anyhow::anyhow!("there is no protocol `{name}` in the simulator; there are: {}", names.join(", "))
+    })
 }
 
 fn wishes(options: &Options) -> anyhow::Result<Wishes> {
@@ -287,12 +308,7 @@ fn merge(files: &[PathBuf], json: bool) -> anyhow::Result<ExitCode> {
 fn replay(protocol: &str, file: &Path) -> anyhow::Result<ExitCode> {
     let text =
         std::fs::read_to_string(file).map_err(|error| anyhow::anyhow!("{}: {error}", file.display()))?;
-    let result = match protocol {
-        "raft" => {
-            script::replay::<<RaftFamily as Family>::Protocol>(&text, RaftFamily::ORDER, RaftFamily::set)
-        }
-        other => return Err(unknown_protocol(other)),
-    };
+    let result = (row(protocol)?.replay)(&text);
     // The error begins with line and column.
     print!("{}", result.map_err(|error| anyhow::anyhow!("{}:{error}", file.display()))?);
     Ok(ExitCode::SUCCESS)

@@ -1,7 +1,8 @@
 //! Runs seeds from the command line, without the rest of the `synod` command: for work on the simulator itself.
 
-#[path = "../../cli/src/simulate/raft.rs"]
-mod raft;
+#[path = "../../cli/src/simulate/families/mod.rs"]
+#[allow(unused_macros, unused_imports, reason = "the table serves whoever includes it")]
+mod families;
 
 use std::collections::BTreeMap;
 use synod_sim::faults::FaultSet;
@@ -23,7 +24,7 @@ fn main() {
     std::panic::set_hook(Box::new(|_| {}));
     for seed in from..from + count {
         let recorder = if record { Recorder::recording() } else { Recorder::default() };
-        let outcome = synod_sim::sweep::run::<raft::RaftFamily>(seed, &wishes, recorder).unwrap();
+        let outcome = synod_sim::sweep::run::<families::RaftFamily>(seed, &wishes, recorder).unwrap();
         simulated += outcome.simulated.as_secs_f64();
         decided += outcome.decided;
         answered += outcome.answered;

@@ -1,17 +1,18 @@
-//! Raft, the shipped log and the shipped store in the simulator: sweeps, replays, and exhaustive damage.
+//! Raft, the shipped log and the shipped store in the simulator: recorded runs, and exhaustive damage. Sweeps: `sweeps.rs`.
 
-#[path = "../../cli/src/simulate/raft.rs"]
-mod raft;
+#[path = "../../cli/src/simulate/families/mod.rs"]
+#[allow(unused_macros, unused_imports, reason = "the table serves whoever includes it")]
+mod families;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use raft::RaftFamily;
+use families::RaftFamily;
 use synod_core::NodeId;
 use synod_sim::disk::SimDisk;
 use synod_sim::faults::FaultSet;
 use synod_sim::swarm::{self, WishError, Wishes};
-use synod_sim::sweep::{self, GoOn};
+use synod_sim::sweep;
 use synod_sim::trace::{self, Filter, Recorder};
 use synod_sim::world::{CLUSTER, World};
 use synod_wal::{Identity, Log, LogError, LogOptions};
@@ -19,42 +20,6 @@ use synod_wal::{Identity, Log, LogError, LogOptions};
 fn wishes(faults: &str, seconds: u64) -> Wishes {
     let faults = FaultSet::parse(faults).expect("the faults exist");
     Wishes { faults, safety: Duration::from_secs(seconds), ..Wishes::default() }
-}
-
-fn sweep(faults: &str, seeds: std::ops::Range<u64>, seconds: u64) {
-    let report = sweep::campaign::<RaftFamily>(seeds, &wishes(faults, seconds), |_, _| GoOn::Yes);
-    let report = report.expect("Raft runs on any number of replicas");
-    assert!(report.failures.is_empty(), "{}", report.table());
-}
-
-/// Two hundred seeds of everything that can go wrong: no property breaks, and every healed core decides again.
-#[test]
-fn two_hundred_seeds_of_everything() {
-    sweep("all", 0..200, 15);
-}
-
-/// All machines lose their power at once, again and again, with every kind of loss: nothing acknowledged is lost.
-#[test]
-fn unsynced_data_lost_everywhere_at_once() {
-    sweep("blackout,power,crash-point", 1000..1040, 15);
-}
-
-/// The same seed happens alike, whether recorded or not, and whatever ran before; so do these seeds on every machine.
-#[test]
-fn the_same_seed_happens_alike() {
-    let wishes = wishes("all", 10);
-    let mut hashes = Vec::new();
-    for seed in [1, 7, 23, 42] {
-        let once = sweep::run::<RaftFamily>(seed, &wishes, Recorder::default()).expect("it runs");
-        let again = sweep::run::<RaftFamily>(seed, &wishes, Recorder::recording()).expect("it runs");
-        assert_eq!(once.hash, again.hash, "seed {seed}");
-        assert!(!again.happenings.is_empty());
-        hashes.push(format!("{seed}: {:016x}", once.hash));
-    }
-    // When Raft, the log, the store or the simulator change what they do, these change: look why, then write them anew.
-    let committed: Vec<&str> =
-        include_str!("hashes.txt").lines().filter(|line| !line.starts_with('#')).collect();
-    assert_eq!(hashes, committed);
 }
 
 /// A recorded run as text has a line for each happening, and filters leave out the rest; ShiViz gets a clock for each.

@@ -16,7 +16,7 @@ use synod_sim::swarm::Wishes;
 use synod_sim::sweep;
 use synod_sim::trace::Recorder;
 
-use super::raft::RaftFamily;
+use super::families::RaftFamily;
 
 /// Look for every mutant, and write the table
 #[derive(Args)]

@@ -18,7 +18,7 @@ use synod_sim::swarm::{self, Wishes};
 use synod_sim::trace::Recorder;
 use synod_sim::world::World;
 
-use super::raft::RaftFamily;
+use super::families::RaftFamily;
 
 /// Write the tables and figures into a folder
 #[derive(Args)]

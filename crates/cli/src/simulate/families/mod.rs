@@ -1,0 +1,22 @@
+//! Every protocol that the simulator runs: one module and one row each.
+//!
+//! A row is the protocol's name on the command line and the type that describes it to the simulator ([`Family`]). Whoever adds a
+//! protocol adds both lines; `synod simulate`, its scripts and the sweeps of `crates/sim/tests/sweeps.rs` read the table, and need no
+//! further word. The tests include this module by its path, so it sees protocols and simulator alone.
+//!
+//! [`Family`]: synod_sim::family::Family
+
+mod raft;
+
+pub(crate) use raft::RaftFamily;
+
+/// Calls another macro with every row.
+macro_rules! each_family {
+    ($then:ident) => {
+        $then! {
+            raft: RaftFamily,
+        }
+    };
+}
+
+pub(crate) use each_family;
