@@ -39,7 +39,10 @@ fn happens_alike<F: Family>() {
     // anew with SYNOD_UPDATE=1.
     let path = format!("{}/tests/hashes/{}.txt", env!("CARGO_MANIFEST_DIR"), F::NAME);
     if std::env::var_os("SYNOD_UPDATE").is_some() {
-        #[allow(clippy::disallowed_methods, reason = "a test's own file, and only when somebody asks for it")]
+        #[allow(
+            clippy::disallowed_methods,
+            reason = "a test's own file, and only when somebody asks for it"
+        )]
         std::fs::write(&path, &hashes).expect("the folder of hashes can be written");
     }
     let committed = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
