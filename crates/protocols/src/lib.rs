@@ -3,4 +3,5 @@
 //! All implement [`synod_core::Protocol`]: inputs and the time come in, records, messages, deliveries and
 //! answers go out. Floor 1: this crate imports the core alone.
 
+mod flow;
 pub mod raft;

@@ -13,8 +13,8 @@ use std::sync::Arc;
 use synod_core::{Index, Members, NodeId, Output, SnapshotRef};
 
 use super::message::{Position, Term};
-use super::progress::{Flow, Progress};
 use super::{Message, Mutant, Part, Raft, Record, Time};
+use crate::flow::{Flow, Progress};
 
 /// What the log needs to know of a snapshot.
 #[derive(Clone)]

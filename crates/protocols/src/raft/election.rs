@@ -14,8 +14,8 @@ use synod_core::quorum::{self, Outcome};
 use synod_core::{Members, NodeId, Output, Time};
 
 use super::message::{Body, NUMBER_MAX, Position, Purpose, Term};
-use super::progress::Progress;
 use super::{Leading, Message, Mutant, Part, Raft, Record};
+use crate::flow::Progress;
 
 /// The answers to a candidate, its own included once it counts.
 pub(super) type Tally = BTreeMap<NodeId, bool>;

@@ -12,8 +12,8 @@
 //! |---|---|---|
 //! | `message`, `wire` | the messages and the records, and their encoding | figure 2 |
 //! | `election` | terms, votes, pre-vote, check-quorum | 5.2, 5.4.1; thesis 4.2.3, 6.2, 9.6 |
-//! | `replication`, `progress` | appends, commitment, repair of logs | 5.3, 5.4.2; thesis 10.2.1 |
-//! | `log`, `disk` | the log in memory, and what of it is durable | 5.3 |
+//! | `replication`, `crate::flow` | appends, commitment, repair of logs | 5.3, 5.4.2; thesis 10.2.1 |
+//! | `log`, `crate::flow` | the log in memory, and what of it is durable | 5.3 |
 //! | `reads` | linearizable reads without log entries | 8; thesis 6.4 |
 //! | `membership` | configuration changes, learners | 6; thesis 4.3 |
 //! | `transfer` | leadership transfer | thesis 3.10 |
@@ -38,7 +38,6 @@
 //! against peers that lie: of what they say only the form is checked, so that nothing malformed panics.
 
 mod compaction;
-mod disk;
 mod election;
 mod inspect;
 mod log;
@@ -46,7 +45,6 @@ mod membership;
 mod message;
 mod mutants;
 mod options;
-mod progress;
 mod reads;
 mod recovery;
 mod replication;
@@ -60,15 +58,14 @@ use synod_core::{
     Role, Status, Time,
 };
 
+use crate::flow::{Disk, Flow, Progress};
 use compaction::Compaction;
-use disk::Disk;
 use election::Tally;
 use log::Log;
 use message::NUMBER_MAX;
 pub use message::{Body, Entry, Message, Position, Purpose, Record, Term};
 pub use mutants::Mutant;
 pub use options::{Options, OptionsError};
-use progress::{Flow, Progress};
 use reads::Reads;
 use transfer::Transfer;
 

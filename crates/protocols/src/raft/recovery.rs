@@ -14,11 +14,11 @@ use std::sync::Arc;
 use synod_core::{Config, Index, Lsn, NodeId, Output, Recovered, Rng, Time};
 
 use super::compaction::Compaction;
-use super::disk::Disk;
 use super::log::Log;
 use super::message::{Position, Term};
 use super::reads::Reads;
 use super::{Options, Part, Raft, Record};
+use crate::flow::Disk;
 
 /// What the records tell.
 struct Found {

@@ -13,8 +13,8 @@ use synod_core::quorum;
 use synod_core::{Index, NodeId, Output, Time};
 
 use super::message::{Body, Entry, NUMBER_MAX, Position, Term};
-use super::progress::{Flow, Progress};
 use super::{Leading, Message, Mutant, Part, Raft, Record};
+use crate::flow::{Flow, Progress};
 
 impl Raft {
     /// Puts an entry of the leader's own term at the end of its log.

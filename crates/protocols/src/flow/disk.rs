@@ -9,7 +9,7 @@ use synod_core::{Index, Lsn, Time};
 ///
 /// Invariant: both halves of `waiting` ascend from front to back, and no index in it lies beyond the log.
 #[derive(Debug)]
-pub(super) struct Disk {
+pub(crate) struct Disk {
     written: Lsn,
     durable: Lsn,
     /// With this record, the log is durable up to that index.
@@ -21,7 +21,7 @@ pub(super) struct Disk {
 
 impl Disk {
     /// A disk that holds the log up to `index`: whatever was recovered is there.
-    pub(super) fn new(index: Index) -> Disk {
+    pub(crate) fn new(index: Index) -> Disk {
         Disk {
             written: Lsn::ZERO,
             durable: Lsn::ZERO,
@@ -32,17 +32,17 @@ impl Disk {
     }
 
     /// The log is durable up to here.
-    pub(super) fn durable_index(&self) -> Index {
+    pub(crate) fn durable_index(&self) -> Index {
         self.durable_index
     }
 
     /// Whether the record `lsn` is durable.
-    pub(super) fn holds(&self, lsn: Lsn) -> bool {
+    pub(crate) fn holds(&self, lsn: Lsn) -> bool {
         lsn <= self.durable
     }
 
     /// Records up to `written` are on their way, and hold the log up to `last`.
-    pub(super) fn wrote(&mut self, written: Lsn, last: Index, now: Time) {
+    pub(crate) fn wrote(&mut self, written: Lsn, last: Index, now: Time) {
         if written <= self.written {
             return;
         }
@@ -55,7 +55,7 @@ impl Disk {
     }
 
     /// Records up to `lsn` are durable.
-    pub(super) fn synced(&mut self, lsn: Lsn, now: Time) {
+    pub(crate) fn synced(&mut self, lsn: Lsn, now: Time) {
         let lsn = lsn.min(self.written);
         if lsn <= self.durable {
             return;
@@ -69,7 +69,7 @@ impl Disk {
 
     /// The log was cut before `from`. What is written there later is another entry: that an older one at the
     /// same index becomes durable says nothing about it (the ABA trap).
-    pub(super) fn truncated(&mut self, from: Index) {
+    pub(crate) fn truncated(&mut self, from: Index) {
         let end = from.previous();
         self.durable_index = self.durable_index.min(end);
         let mut cut = None;
@@ -86,13 +86,13 @@ impl Disk {
     }
 
     /// The log was replaced by a snapshot: nothing of it is durable until the record that says so is.
-    pub(super) fn replaced(&mut self) {
+    pub(crate) fn replaced(&mut self) {
         self.waiting.clear();
         self.durable_index = Index::ZERO;
     }
 
     /// Whether the disk has owed us something for `patience` without moving.
-    pub(super) fn is_stuck(&self, now: Time, patience: Duration) -> bool {
+    pub(crate) fn is_stuck(&self, now: Time, patience: Duration) -> bool {
         self.behind_since.is_some_and(|since| now.since(since) >= patience)
     }
 }

@@ -6,7 +6,7 @@ use synod_core::{Index, Time};
 
 /// How entries go to a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Flow {
+pub(crate) enum Flow {
     /// Where the logs agree is not known: one append at a time, until one is answered.
     Probe,
     /// The logs agree: appends follow one another without waiting for answers.
@@ -20,33 +20,33 @@ pub(super) enum Flow {
 
 /// What a leader knows of one peer, in its own term.
 #[derive(Debug)]
-pub(super) struct Progress {
+pub(crate) struct Progress {
     /// The peer holds the leader's log durably up to here.
-    pub(super) matched: Index,
+    pub(crate) matched: Index,
     /// The next entry to send.
-    pub(super) next: Index,
-    pub(super) flow: Flow,
+    pub(crate) next: Index,
+    pub(crate) flow: Flow,
     /// The last entry of each append under way, in ascending order.
     inflight: VecDeque<Index>,
     /// When the last append left.
     last_sent: Time,
     /// The greatest commit index that the peer was told.
-    pub(super) told: Index,
+    pub(crate) told: Index,
     /// When the peer was heard of last; the beginning of the term, before.
-    pub(super) heard: Time,
+    pub(crate) heard: Time,
     /// Whether it was heard of at all in this term.
-    pub(super) is_awake: bool,
+    pub(crate) is_awake: bool,
     /// The newest round of reads that it confirmed.
-    pub(super) round: u64,
+    pub(crate) round: u64,
     /// When the newest heartbeat left that it answered.
-    pub(super) confirmed: Option<Time>,
+    pub(crate) confirmed: Option<Time>,
     /// The newest message that it forwarded, by its life and number.
-    pub(super) forwarded: (u64, u64),
+    pub(crate) forwarded: (u64, u64),
 }
 
 impl Progress {
     /// A peer of which nothing is known yet: it is asked whether it holds what comes before `next`.
-    pub(super) fn new(next: Index, now: Time) -> Progress {
+    pub(crate) fn new(next: Index, now: Time) -> Progress {
         Progress {
             matched: Index::ZERO,
             next,
@@ -63,7 +63,7 @@ impl Progress {
     }
 
     /// Whether one more append may leave.
-    pub(super) fn may_send(&self, inflight_max: usize) -> bool {
+    pub(crate) fn may_send(&self, inflight_max: usize) -> bool {
         match self.flow {
             Flow::Probe => self.inflight.is_empty(),
             Flow::Replicate => self.inflight.len() < inflight_max,
@@ -72,7 +72,7 @@ impl Progress {
     }
 
     /// An append left whose last entry is `last`; an empty one's is what it asks about.
-    pub(super) fn sent(&mut self, last: Index, now: Time) {
+    pub(crate) fn sent(&mut self, last: Index, now: Time) {
         self.inflight.push_back(last);
         self.last_sent = now;
         if self.flow == Flow::Replicate {
@@ -81,7 +81,7 @@ impl Progress {
     }
 
     /// The peer holds the log durably up to `matched`. `first` is the first entry that the leader still keeps.
-    pub(super) fn matches(&mut self, matched: Index, first: Index) {
+    pub(crate) fn matches(&mut self, matched: Index, first: Index) {
         self.matched = self.matched.max(matched);
         while self.inflight.pop_front_if(|last| *last <= matched).is_some() {}
         match self.flow {
@@ -94,14 +94,14 @@ impl Progress {
     }
 
     /// Goes back to asking where the logs agree, beginning with what comes before `next`.
-    pub(super) fn probe(&mut self, next: Index) {
+    pub(crate) fn probe(&mut self, next: Index) {
         self.flow = Flow::Probe;
         self.next = next.max(Index(1));
         self.inflight.clear();
     }
 
     /// A snapshot goes to the peer.
-    pub(super) fn snapshot(&mut self, now: Time) {
+    pub(crate) fn snapshot(&mut self, now: Time) {
         self.flow = Flow::Snapshot { since: now };
         self.inflight.clear();
     }
@@ -110,7 +110,7 @@ impl Progress {
     ///
     /// An append that left before the heartbeat and has not come by now is lost, or was overtaken: either
     /// way asking again costs one message.
-    pub(super) fn heartbeat_answered(&mut self, sent: Time, received: Index) {
+    pub(crate) fn heartbeat_answered(&mut self, sent: Time, received: Index) {
         let awaited = match self.flow {
             Flow::Probe => self.inflight.back().copied().unwrap_or(self.next.previous()),
             Flow::Replicate => self.next.previous(),
