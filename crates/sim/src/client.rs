@@ -62,12 +62,34 @@ pub struct Client {
     lease: i64,
 }
 
+/// What clients may say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Vocabulary {
+    /// Everything that the store understands.
+    Store,
+    /// Reads, writes and removals: all that makes sense where there is no one order for good.
+    Registers,
+}
+
+/// What becomes of a client that asks elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Roaming {
+    /// It stays who it was.
+    AsItself,
+    /// It goes on as a new process: what it knew stays behind with the replica that it left, as for a client without a session.
+    AsSomebodyElse,
+}
+
 /// All clients and their records.
 pub struct Clients {
     /// The clients.
     pub clients: Vec<Client>,
     /// Everything that they did.
     pub records: Vec<Record>,
+    /// What they may say.
+    pub vocabulary: Vocabulary,
+    /// What becomes of them elsewhere.
+    pub roaming: Roaming,
     rng: Rng,
     processes: u32,
     values: u64,
@@ -85,6 +107,8 @@ impl Clients {
         let mut clients = Clients {
             clients: Vec::new(),
             records: Vec::new(),
+            vocabulary: Vocabulary::Store,
+            roaming: Roaming::AsItself,
             rng,
             processes: 0,
             values: 0,
@@ -128,6 +152,7 @@ impl Clients {
     /// Lets a client choose where to ask and what.
     pub fn choose(&mut self, client: usize, nodes: &[NodeId]) -> (NodeId, Ask) {
         let value = self.value();
+        let before = self.clients[client].node;
         let rng = &mut self.rng;
         let chosen = &mut self.clients[client];
         if rng.chance(0.2) || !nodes.contains(&chosen.node) {
@@ -156,7 +181,29 @@ impl Clients {
             990..994 if chosen.lease > 0 => Ask::Revoke { id: chosen.lease },
             _ => Ask::Put { key, value, lease: 0 },
         };
-        (chosen.node, ask)
+        let node = chosen.node;
+        if self.roaming == Roaming::AsSomebodyElse && node != before {
+            self.clients[client].process = self.process();
+        }
+        (
+            node,
+            match self.vocabulary {
+                Vocabulary::Store => ask,
+                Vocabulary::Registers => ask.as_register(value),
+            },
+        )
+    }
+
+    /// The replica of these clients lost its memory: whoever asked there is somebody else from now on, if that matters.
+    pub fn forgotten_by(&mut self, node: NodeId) {
+        if self.roaming == Roaming::AsItself {
+            return;
+        }
+        for client in 0..self.clients.len() {
+            if self.clients[client].node == node {
+                self.clients[client].process = self.process();
+            }
+        }
     }
 
     /// A write of a fresh value, for probing.

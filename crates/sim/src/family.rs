@@ -43,6 +43,16 @@ pub trait Family: Sized + 'static {
         0
     }
 
+    /// The level that is promised with these options; the family's own, unless they change it.
+    fn level(_options: &<Self::Protocol as Protocol>::Options) -> Level {
+        Self::LEVEL
+    }
+
+    /// Whether what a replica applied stays applied.
+    fn finality(_options: &<Self::Protocol as Protocol>::Options) -> Finality {
+        Finality::Certain
+    }
+
     /// Options for a run; draws what may differ from run to run.
     fn options(rng: &mut Rng) -> <Self::Protocol as Protocol>::Options;
 
@@ -79,6 +89,16 @@ pub trait Family: Sized + 'static {
     ) -> Option<<Self::Protocol as Protocol>::Message> {
         None
     }
+}
+
+/// Whether what was applied, and acknowledged, stays so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finality {
+    /// It does, whatever happens: anything else is a violation.
+    Certain,
+    /// It may be taken back: by a longer chain (proof of work), or by a failover that loses the window (asynchronous
+    /// primary-backup). What was acknowledged and is gone in the end is counted and reported.
+    Revocable,
 }
 
 /// One entry of a replica's log, as far as an oracle needs it.

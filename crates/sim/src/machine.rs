@@ -7,11 +7,14 @@
 //!
 //! Clients speak a small language ([`Ask`]), which becomes the store's own operations; values are numbers that nobody writes twice.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use synod_core::{Audience, Command, CommandId, Frozen, Index, Machine, SnapshotRef, SnapshotSource, Wire};
+use synod_core::{
+    Audience, Command, CommandId, Frozen, Index, Machine, NodeId, SnapshotRef, SnapshotSource, Wire,
+};
 use synod_kv::op::{
     Compare, CompareResult, CompareTarget, DeleteRange, Op, OpReply, Put, RangeReply, RangeRequest, Reply,
     Txn, TxnOp, TxnOpReply,
@@ -155,6 +158,19 @@ impl Ask {
         })
     }
 
+    /// What a client asks instead where keys are mere registers.
+    #[must_use]
+    pub fn as_register(self, value: u64) -> Ask {
+        match self {
+            Ask::Get { .. } | Ask::Delete { .. } => self,
+            Ask::Put { key, value, .. } => Ask::Put { key, value, lease: 0 },
+            Ask::Swap { key, .. } | Ask::Both { first: key, .. } => Ask::Put { key, value, lease: 0 },
+            Ask::Compact { .. } | Ask::Grant { .. } | Ask::Revoke { .. } | Ask::KeepAlive { .. } => {
+                Ask::Get { key: 0 }
+            }
+        }
+    }
+
     /// The command's payload.
     #[must_use]
     pub fn payload(self) -> Bytes {
@@ -259,6 +275,10 @@ pub struct Audited {
     pub chain: u64,
     /// What was applied since somebody looked; taken by the oracles.
     pub trail: Vec<Applied>,
+    /// Which commands the state contains: kept where their order is not the same everywhere, or may be taken back.
+    pub seen: Option<BTreeSet<CommandId>>,
+    /// A command that was applied although the state contained it.
+    pub doubled: Option<CommandId>,
 }
 
 /// Stirs a number into a digest (the finaliser of a 64-bit mixing function).
@@ -282,6 +302,25 @@ pub fn digest(bytes: &[u8]) -> u64 {
 }
 
 impl Audited {
+    /// A machine that remembers which commands its state contains.
+    #[must_use]
+    pub fn with_memory() -> Audited {
+        Audited { seen: Some(BTreeSet::new()), ..Audited::default() }
+    }
+
+    /// A digest of what every key holds, without how it came to that: what replicas converge to that apply in orders of their own.
+    #[must_use]
+    pub fn contents(&self) -> u64 {
+        let all = RangeRequest {
+            key: Bytes::from_static(&[0]),
+            range_end: Bytes::from_static(&[0]),
+            ..RangeRequest::default()
+        };
+        let Ok(range) = self.store.range(&all) else { return 0 };
+        let pairs = range.kvs.encoded().filter_map(Pair::parse);
+        pairs.fold(0, |digest, (key, pair)| mix(mix(digest, key), pair.value))
+    }
+
     /// Reads a key as it is now.
     #[must_use]
     pub fn get(&self, key: u64) -> Said {
@@ -312,39 +351,59 @@ impl Machine for Audited {
             self.chain = mix(self.chain, number);
         }
         let (count, id, chain) = (self.count, command.id, self.chain);
+        if self.seen.as_mut().is_some_and(|seen| !seen.insert(id)) {
+            self.doubled = Some(id);
+        }
         self.trail.push(Applied { at, count, id, payload, chain, revision });
         // Answers are made for clients alone; nobody listens to the others.
         reply.into()
     }
 
     fn freeze(&self) -> FrozenAudited {
-        FrozenAudited { store: self.store.freeze(), count: self.count, chain: self.chain }
+        let seen = self.seen.clone().unwrap_or_default();
+        FrozenAudited { store: self.store.freeze(), count: self.count, chain: self.chain, seen }
     }
 
     fn restore(&mut self, source: &SnapshotRef) -> io::Result<()> {
-        let header = source.read(0, HEADER_BYTES as usize)?;
-        let numbers: Vec<u64> = header
-            .chunks_exact(8)
-            .map(|part| u64::from_le_bytes(part.try_into().unwrap_or_default()))
-            .collect();
-        let [count, chain] = numbers[..] else { return Err(io::ErrorKind::UnexpectedEof.into()) };
-        let bytes = source.bytes - HEADER_BYTES;
-        let rest = SnapshotRef { at: source.at, bytes, source: Arc::new(Behind(source.source.clone())) };
-        self.store.restore(&rest)?;
+        let numbers = |offset: u64, count: usize| -> io::Result<Vec<u64>> {
+            let bytes = source.read(offset, count * 8)?;
+            let parts = bytes.chunks_exact(8);
+            let numbers: Vec<u64> =
+                parts.map(|part| u64::from_le_bytes(part.try_into().unwrap_or_default())).collect();
+            if numbers.len() == count { Ok(numbers) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+        };
+        let header = numbers(0, HEADER_NUMBERS)?;
+        let [count, chain, seen] = header[..] else { return Err(io::ErrorKind::UnexpectedEof.into()) };
+        if seen > source.bytes / 16 {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let seen = seen as usize;
+        let header = (HEADER_NUMBERS as u64 + 2 * seen as u64) * 8;
+        let rest = source.bytes.checked_sub(header).ok_or(io::ErrorKind::UnexpectedEof)?;
+        let names = numbers(HEADER_NUMBERS as u64 * 8, seen * 2)?;
+        let behind = Arc::new(Behind { header, whole: source.source.clone() });
+        self.store.restore(&SnapshotRef { at: source.at, bytes: rest, source: behind })?;
         (self.count, self.chain) = (count, chain);
+        if let Some(known) = &mut self.seen {
+            let name = |pair: &[u64]| CommandId { origin: NodeId(pair[0]), number: pair[1] };
+            *known = names.chunks_exact(2).map(name).collect();
+        }
         Ok(())
     }
 }
 
-/// In front of the store's own snapshot: count and chain.
-const HEADER_BYTES: u64 = 16;
+/// In front of the store's own snapshot: count, chain, and how many commands' names follow.
+const HEADER_NUMBERS: usize = 3;
 
 /// A snapshot without its header.
-struct Behind(Arc<dyn SnapshotSource>);
+struct Behind {
+    header: u64,
+    whole: Arc<dyn SnapshotSource>,
+}
 
 impl SnapshotSource for Behind {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        self.0.read_at(offset + HEADER_BYTES, buffer)
+        self.whole.read_at(offset + self.header, buffer)
     }
 }
 
@@ -353,12 +412,16 @@ pub struct FrozenAudited {
     store: FrozenStore,
     count: u64,
     chain: u64,
+    seen: BTreeSet<CommandId>,
 }
 
 impl Frozen for FrozenAudited {
     fn write_to(self, out: &mut dyn io::Write) -> io::Result<()> {
-        out.write_all(&self.count.to_le_bytes())?;
-        out.write_all(&self.chain.to_le_bytes())?;
+        let header = [self.count, self.chain, self.seen.len() as u64];
+        let names = self.seen.iter().flat_map(|id| [id.origin.0, id.number]);
+        for number in header.into_iter().chain(names) {
+            out.write_all(&number.to_le_bytes())?;
+        }
         self.store.write_to(out)
     }
 }

@@ -178,6 +178,7 @@ impl Report {
             ("stops with a named error", counts.stopped),
             ("snapshots saved", counts.saved),
             ("snapshots received", counts.installed),
+            ("acknowledged and revoked", counts.revoked),
             ("operations", outcome.operations),
             ("operations answered", outcome.answered),
             ("commands decided", outcome.decided),

@@ -1,21 +1,33 @@
 //! The ledger: what was applied, once and for all.
 //!
-//! The first replica to apply something at a place writes it into the ledger; whoever comes to that place later must apply
+//! Where a protocol promises one order for good ([`Judging::Places`]), the first replica to apply something at a place writes it into the ledger; whoever comes to that place later must apply
 //! the same. Nothing is ever taken out, so a decision that a crash made everybody forget shows as soon as
-//! anything else is decided in its place.
+//! anything else is decided in its place. Where orders may differ, or decisions be taken back, every machine remembers which commands
+//! it contains ([`Judging::Sets`]), and the sets are compared when everything is quiet.
 
 use std::collections::BTreeMap;
 
 use synod_core::{CommandId, Index, Members, NodeId};
 
 use crate::machine::{Applied, Audited};
-use crate::script::Order;
+
+/// By what applying is judged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Judging {
+    /// Every place holds one command, for good.
+    #[default]
+    Places,
+    /// Every replica applies commands that were submitted, each once in its own history.
+    Sets,
+}
 
 /// What one client's command has come to.
 #[derive(Clone, Copy, Debug)]
 struct Submitted {
     payload: u64,
     fate: Fate,
+    /// Whether a client was told that it is done.
+    acknowledged: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,23 +50,53 @@ pub type Broken = (&'static str, String);
 /// What was submitted, and what was applied where.
 #[derive(Default)]
 pub struct Ledger {
+    judging: Judging,
     decided: Vec<Decided>,
+    /// How many different commands were decided, where places say nothing.
+    different: usize,
     members: BTreeMap<Index, (NodeId, Members)>,
     /// By origin, then by number.
     submitted: BTreeMap<NodeId, Vec<Submitted>>,
 }
 
 impl Ledger {
+    /// An empty ledger.
+    #[must_use]
+    pub fn new(judging: Judging) -> Ledger {
+        Ledger { judging, ..Ledger::default() }
+    }
+
+    /// By what it judges.
+    #[must_use]
+    pub fn judging(&self) -> Judging {
+        self.judging
+    }
+
     /// How many commands were decided.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.decided.len()
+        self.decided.len() + self.different
     }
 
     /// Whether nothing was decided yet.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.decided.is_empty()
+        self.len() == 0
+    }
+
+    /// A client is told that its command is done.
+    pub fn acknowledge(&mut self, id: CommandId) {
+        if let Some(submitted) = self.submitted(id) {
+            submitted.acknowledged = true;
+        }
+    }
+
+    /// What clients were told is done.
+    pub fn acknowledged(&self) -> impl Iterator<Item = CommandId> {
+        self.submitted.iter().flat_map(|(origin, numbers)| {
+            let done = numbers.iter().enumerate().filter(|(_, submitted)| submitted.acknowledged);
+            done.map(|(place, _)| CommandId { origin: *origin, number: place as u64 + 1 })
+        })
     }
 
     /// The place of the last decided command.
@@ -79,7 +121,7 @@ impl Ledger {
     pub fn submit(&mut self, id: CommandId, payload: u64) {
         let numbers = self.submitted.entry(id.origin).or_default();
         assert_eq!(numbers.len() as u64 + 1, id.number, "commands are numbered without gaps");
-        numbers.push(Submitted { payload, fate: Fate::Open });
+        numbers.push(Submitted { payload, fate: Fate::Open, acknowledged: false });
     }
 
     fn submitted(&mut self, id: CommandId) -> Option<&mut Submitted> {
@@ -103,9 +145,9 @@ impl Ledger {
     ///
     /// # Errors
     /// When the ledger says otherwise.
-    pub fn apply(&mut self, node: NodeId, applied: &Applied, order: Order) -> Result<(), Broken> {
-        if order == Order::Causal {
-            return self.first_time(node, applied, Integrity::PerReplica);
+    pub fn apply(&mut self, node: NodeId, applied: &Applied) -> Result<(), Broken> {
+        if self.judging == Judging::Sets {
+            return self.first_time(node, applied);
         }
         let place = applied.count as usize - 1;
         match self.decided.get(place) {
@@ -133,15 +175,15 @@ impl Ledger {
             }
             None => {
                 assert_eq!(place, self.decided.len(), "machines count without gaps");
-                self.first_time(node, applied, Integrity::Global)?;
+                self.first_time(node, applied)?;
                 self.decided.push(Decided { applied: *applied, first: node });
                 Ok(())
             }
         }
     }
 
-    fn first_time(&mut self, node: NodeId, applied: &Applied, integrity: Integrity) -> Result<(), Broken> {
-        let (id, payload) = (applied.id, applied.payload);
+    fn first_time(&mut self, node: NodeId, applied: &Applied) -> Result<(), Broken> {
+        let (id, payload, judging) = (applied.id, applied.payload, self.judging);
         let Some(submitted) = self.submitted(id) else {
             return Err(("validity", format!("{node:?} applies {id:?}, which no client submitted")));
         };
@@ -152,12 +194,15 @@ impl Ledger {
             ));
         }
         match submitted.fate {
-            Fate::Decided if integrity == Integrity::Global => {
+            // Among sets, every replica applies every command, each once: its own machine sees to that.
+            Fate::Decided if judging == Judging::Sets => Ok(()),
+            Fate::Decided => {
                 Err(("integrity", format!("{node:?} applies {id:?} at {:?} for the second time", applied.at)))
             }
             Fate::Refused => Err(("validity", format!("{node:?} applies {id:?}, which was refused"))),
-            _ => {
+            Fate::Open => {
                 submitted.fate = Fate::Decided;
+                self.different += usize::from(judging == Judging::Sets);
                 Ok(())
             }
         }
@@ -168,6 +213,12 @@ impl Ledger {
     /// # Errors
     /// When nobody ever was in that state.
     pub fn stands(&self, node: NodeId, machine: &Audited) -> Result<(), Broken> {
+        if self.judging == Judging::Sets {
+            return match machine.doubled {
+                Some(id) => Err(("integrity", format!("{node:?} applies {id:?} for the second time"))),
+                None => Ok(()),
+            };
+        }
         let Some(place) = (machine.count as usize).checked_sub(1) else { return Ok(()) };
         match self.decided.get(place) {
             Some(known) if known.applied.chain == machine.chain => Ok(()),
@@ -187,6 +238,9 @@ impl Ledger {
     /// # Errors
     /// When another one was delivered at this place.
     pub fn configure(&mut self, node: NodeId, at: Index, members: &Members) -> Result<(), Broken> {
+        if self.judging == Judging::Sets {
+            return Ok(());
+        }
         match self.members.get(&at) {
             Some((first, known)) if known != members => {
                 Err(("agreement", format!("{node:?} and {first:?} deliver different members at {at:?}")))
@@ -198,12 +252,4 @@ impl Ledger {
             }
         }
     }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Integrity {
-    /// A command is decided once in the cluster.
-    Global,
-    /// Every replica applies every command, each once: its own machine sees to that.
-    PerReplica,
 }

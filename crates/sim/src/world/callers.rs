@@ -6,12 +6,12 @@ use super::{Calling, Event, World};
 use crate::client::{Ended, Record, Waiting};
 use crate::family::{Family, Reads};
 use crate::machine::{Ask, Way, digest};
-use crate::script::Order;
+use crate::oracle::ledger::Judging;
 use crate::trace::What;
 
 impl<F: Family> World<F> {
     pub(super) fn call(&mut self, client: usize) {
-        let candidates: Vec<NodeId> = match self.calling {
+        let mut candidates: Vec<NodeId> = match self.calling {
             Calling::No => return,
             Calling::Probing => match self.probes.get(&client) {
                 Some(node) if !self.probed.contains(node) => vec![*node],
@@ -22,6 +22,11 @@ impl<F: Family> World<F> {
             Calling::Yes => self.reachable.clone(),
         };
         if self.clients.clients[client].open.is_some() {
+            return;
+        }
+        // Whom a client asks it must trust: a client of liars is told lies, rightly so (see the proxy of PBFT).
+        candidates.retain(|id| !self.plan.liars.contains(id));
+        if candidates.is_empty() {
             return;
         }
         let (node, ask) = match self.calling {
@@ -106,8 +111,7 @@ impl<F: Family> World<F> {
         });
         if let Ended::Said(said) = record.ended {
             self.stir(said.revision as u64);
-            let is_liar = self.plan.liars.contains(&record.node);
-            if !is_liar && F::ORDER == Order::Total && said.revision < record.floor {
+            if self.ledger.judging() == Judging::Places && said.revision < record.floor {
                 self.broken((
                     "monotonic revisions",
                     format!(

@@ -12,7 +12,7 @@ use crate::family::Family;
 use crate::faults::FaultKind;
 use crate::machine::mix;
 use crate::network::{Fate, Form, NODES_MAX};
-use crate::script::{Order, show_packet};
+use crate::script::show_packet;
 use crate::trace::What;
 
 impl<F: Family> World<F> {
@@ -59,7 +59,7 @@ impl<F: Family> World<F> {
                 let (at, text) = (applied.at.0, format!("{:?}", applied.id));
                 self.recorder.note(self.now, Some(id), || What::Applied { at, text });
             }
-            if !is_liar && let Err(broken) = self.ledger.apply(id, applied, F::ORDER) {
+            if !is_liar && let Err(broken) = self.ledger.apply(id, applied) {
                 self.broken(broken);
                 break;
             }
@@ -70,8 +70,7 @@ impl<F: Family> World<F> {
         if is_liar {
             return;
         }
-        if F::ORDER == Order::Total
-            && let Some(running) = &self.nodes[id.0 as usize - 1].running
+        if let Some(running) = &self.nodes[id.0 as usize - 1].running
             && let Err(broken) = self.ledger.stands(id, running.replica.machine())
         {
             self.broken(broken);
@@ -123,13 +122,12 @@ impl<F: Family> World<F> {
         for (at, members) in effects.members.drain(..) {
             self.stir(at.0);
             self.recorder.note(self.now, Some(id), || What::Note(format!("members at {at:?}: {members:?}")));
-            if F::ORDER == Order::Total
-                && let Err(broken) = self.ledger.configure(id, at, &members)
-            {
+            if let Err(broken) = self.ledger.configure(id, at, &members) {
                 self.broken(broken);
             }
         }
         for (id, said) in effects.replies.drain(..) {
+            self.ledger.acknowledge(id);
             if let Some(client) = self.clients.waiting(Waiting::Command(id)) {
                 self.ended(client, Ended::Said(said));
             }

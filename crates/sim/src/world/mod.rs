@@ -26,13 +26,13 @@ use bytes::Bytes;
 use synod_core::{CommandId, Config, Members, NodeId, Protocol, Rng, Time, Wire};
 use synod_replica::{CompactionPolicy, Limits, Packet, Replica};
 
-use crate::client::{Clients, Ended};
+use crate::client::{Clients, Ended, Roaming, Vocabulary};
 use crate::disk::{Coverage, Loss, SimDisk};
-use crate::family::Family;
+use crate::family::{Family, Finality};
 use crate::faults::FaultKind;
 use crate::machine::{Applied, Audited, mix};
 use crate::network::Network;
-use crate::oracle::ledger::Broken;
+use crate::oracle::ledger::{Broken, Judging};
 use crate::oracle::{Leaders, Ledger, Violation};
 use crate::script::{Order, show_packet};
 use crate::swarm::Plan;
@@ -94,6 +94,8 @@ pub struct Counts {
     pub installed: u64,
     /// Snapshots saved.
     pub saved: u64,
+    /// Commands that were acknowledged and are gone in the end: only where a protocol may take back what it decided.
+    pub revoked: u64,
 }
 
 /// A simulated cluster.
@@ -150,7 +152,17 @@ impl<F: Family> World<F> {
     pub fn new(seed: u64, plan: PlanOf<F>, recorder: Recorder) -> World<F> {
         let mut rng = Rng::new(seed);
         let network = Network::new(plan.rates, rng.fork());
-        let clients = Clients::new(plan.clients, plan.keys, rng.fork());
+        let judging = match (F::ORDER, F::finality(&plan.options)) {
+            (Order::Total, Finality::Certain) => Judging::Places,
+            _ => Judging::Sets,
+        };
+        let mut clients = Clients::new(plan.clients, plan.keys, rng.fork());
+        if judging == Judging::Sets {
+            clients.vocabulary = Vocabulary::Registers;
+        }
+        if F::ORDER == Order::Causal {
+            clients.roaming = Roaming::AsSomebodyElse;
+        }
         let mut world = World {
             now: Time::ZERO,
             events: Events::new(),
@@ -161,7 +173,7 @@ impl<F: Family> World<F> {
             heard: Vec::new(),
             lease_terms: BTreeMap::new(),
             expiries: BTreeMap::new(),
-            ledger: Ledger::default(),
+            ledger: Ledger::new(judging),
             leaders: Leaders::default(),
             disk_rng: rng.fork(),
             byzantine_rng: rng.fork(),
@@ -191,7 +203,7 @@ impl<F: Family> World<F> {
             let at = Time::ZERO + world.clients.think(world.plan.think);
             world.events.push(at, Event::Call { client });
         }
-        if F::ORDER == Order::Total {
+        if judging == Judging::Places {
             for watcher in 0..world.plan.watchers {
                 world.watchers.push(Watcher { connection: None, next: 0 });
                 world.events.push(Time(2_000_000), Event::Watch { watcher });
@@ -295,7 +307,7 @@ impl<F: Family> World<F> {
     // Lives.
 
     fn start(&mut self, id: NodeId) {
-        let (now, seed) = (self.now, self.rng.next_u64());
+        let (now, seed, judging) = (self.now, self.rng.next_u64(), self.ledger.judging());
         let members = if self.node(id).joined {
             Members::default()
         } else {
@@ -336,7 +348,11 @@ impl<F: Family> World<F> {
         let now_own = node.clock.shows(now);
         let records = found.recovered.records.len();
         let from = found.recovered.snapshot.as_ref().map(|snapshot| snapshot.at);
-        let replica = match Replica::open(&config, limits, found.recovered, Audited::default(), now_own) {
+        let machine = match judging {
+            Judging::Places => Audited::default(),
+            Judging::Sets => Audited::with_memory(),
+        };
+        let replica = match Replica::open(&config, limits, found.recovered, machine, now_own) {
             Ok(replica) => replica,
             Err(error) if node.disk.died_at().is_some() => {
                 return self.disk_failed_with(id, &error.to_string());
@@ -420,6 +436,7 @@ impl<F: Family> World<F> {
             None => node.disk.process_ended(),
         }
         if was_up {
+            self.clients.forgotten_by(id);
             self.recorder.note(now, Some(id), || {
                 What::Fault(match loss {
                     Some(loss) => format!("goes down; of what was not synced is lost: {loss:?}"),

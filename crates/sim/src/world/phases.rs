@@ -13,11 +13,12 @@ use synod_core::{NodeId, Time};
 use super::{Calling, Counts, Event, Health, Loss, World};
 use crate::client::{Ended, Record};
 use crate::disk::Coverage;
-use crate::family::{Disruption, Family};
+use crate::family::{Disruption, Family, Finality};
 use crate::faults::FaultKind;
+use crate::machine::Audited;
 use crate::oracle::Violation;
 use crate::oracle::history::{Judge, Judged, LeaseTiming, judge};
-use crate::script::Order;
+use crate::oracle::ledger::Judging;
 use crate::trace::{Happening, What};
 
 /// A healed core must decide again within so many (longest) election timeouts.
@@ -70,12 +71,11 @@ impl<F: Family> World<F> {
         self.run_until(Time::ZERO + self.plan.safety);
         let recovery = if self.violation.is_none() { self.liveness() } else { Recovery::NotTried };
         let mut judged = None;
-        let liars = !self.plan.liars.is_empty();
-        if self.violation.is_none() && !liars {
+        if self.violation.is_none() {
             // A fast clock ends leases early by its share, which the world's own oracle allows for.
             let fast = self.plan.drift_ppm > 0 || self.plan.faults.has(FaultKind::Jump);
             let leases = if fast { LeaseTiming::NotJudged } else { LeaseTiming::Judged };
-            let by = Judge { level: F::LEVEL, leases };
+            let by = Judge { level: F::level(&self.plan.options), leases };
             match judge(F::NAME, &self.clients.records, &self.heard, by) {
                 Ok(verdict) => judged = Some(verdict),
                 Err(broken) => self.broken(broken),
@@ -252,7 +252,12 @@ impl<F: Family> World<F> {
 
     fn holds_everything(&self, id: NodeId) -> bool {
         let Some(running) = &self.nodes[id.0 as usize - 1].running else { return false };
-        F::ORDER == Order::Causal || running.replica.machine().count as usize >= self.ledger.len()
+        let machine = running.replica.machine();
+        match (&machine.seen, F::finality(&self.plan.options)) {
+            (None, _) => machine.count as usize >= self.ledger.len(),
+            (Some(seen), Finality::Certain) => self.ledger.acknowledged().all(|id| seen.contains(&id)),
+            (Some(_), Finality::Revocable) => true,
+        }
     }
 
     fn is_recovered(&self, core: &[NodeId]) -> bool {
@@ -264,6 +269,9 @@ impl<F: Family> World<F> {
     /// With everything quiet, all of the core are in the same state. A lease may end at just this moment: replicas
     /// that stand behind different numbers of commands get a little more time.
     fn compare(&mut self, core: &[NodeId]) {
+        if self.ledger.judging() == Judging::Sets {
+            return self.compare_sets(core);
+        }
         for _ in 0..QUIET_TRIES_MAX {
             let states = self.states(core);
             let Some((first, count, state)) = states.first().copied() else { return };
@@ -280,6 +288,40 @@ impl<F: Family> World<F> {
         }
     }
 
+    /// With everything quiet, all of the core contain the same commands and hold the same values; and what clients were told is
+    /// done is among them, unless the protocol may take it back: then it is counted.
+    fn compare_sets(&mut self, core: &[NodeId]) {
+        let mut differ = None;
+        for _ in 0..QUIET_TRIES_MAX {
+            let machines: Vec<_> = core
+                .iter()
+                .filter_map(|id| Some((*id, self.nodes[id.0 as usize - 1].running.as_ref()?)))
+                .map(|(id, running)| (id, running.replica.machine()))
+                .collect();
+            let Some((first, one)) = machines.first().copied() else { return };
+            let same = |other: &Audited| other.seen == one.seen && other.contents() == one.contents();
+            differ = machines.iter().find(|(_, other)| !same(other)).map(|(other, _)| (first, *other));
+            if differ.is_none() {
+                let lost = match &one.seen {
+                    Some(seen) => self.ledger.acknowledged().filter(|id| !seen.contains(id)).count(),
+                    None => 0,
+                };
+                self.counts.revoked += lost as u64;
+                if lost > 0 && F::finality(&self.plan.options) == Finality::Certain {
+                    self.broken((
+                        "durability",
+                        format!("{first:?} lacks {lost} acknowledged commands in the end"),
+                    ));
+                }
+                return;
+            }
+            self.run_until(self.now + self.plan.election / 2);
+        }
+        if let Some((one, other)) = differ {
+            self.broken(("convergence", format!("{one:?} and {other:?} hold different things in the end")));
+        }
+    }
+
     /// Of each voter of the core: who, behind how many commands, in which state.
     fn states(&self, core: &[NodeId]) -> Vec<(NodeId, u64, u64)> {
         let voters = self.voters();
@@ -288,9 +330,7 @@ impl<F: Family> World<F> {
         running
             .map(|(id, running)| {
                 let machine = running.replica.machine();
-                // Without one order, positions say nothing, and contents all.
-                let count = if F::ORDER == Order::Total { machine.count } else { 0 };
-                (id, count, machine.state())
+                (id, machine.count, machine.state())
             })
             .collect()
     }

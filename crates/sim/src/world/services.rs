@@ -8,7 +8,7 @@ use super::{Event, World};
 use crate::client::Ended;
 use crate::family::Family;
 use crate::machine::{Answer, Ask, Said, digest};
-use crate::script::Order;
+use crate::oracle::ledger::Judging;
 use crate::trace::What;
 use crate::watcher::Ongoing;
 
@@ -30,8 +30,8 @@ pub(super) struct LeaseTerm {
 impl<F: Family> World<F> {
     /// After a flush: whoever leads keeps the leases' time, and watchers hear what is new.
     pub(super) fn serve_the_store(&mut self, id: NodeId) {
-        if F::ORDER != Order::Total {
-            return;
+        if self.ledger.judging() == Judging::Sets {
+            return; // Leases and watches need one order, for good.
         }
         let now = self.now;
         let election = self.plan.election;
