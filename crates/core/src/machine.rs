@@ -31,6 +31,20 @@ pub trait Machine {
     /// # Errors
     /// When the snapshot cannot be read or decoded; the machine is then unusable and the replica stops.
     fn restore(&mut self, source: &SnapshotRef) -> io::Result<()>;
+
+    /// Becomes its own state of an earlier moment.
+    ///
+    /// # Errors
+    /// As [`Machine::restore`].
+    fn rewind(&mut self, at: Index, to: Self::Frozen) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        to.write_to(&mut bytes)?;
+        self.restore(&SnapshotRef::in_memory(at, Bytes::from(bytes)))
+    }
+
+    /// Some of what was applied has been taken back: whoever was told of changes was told of some that are void. Called
+    /// behind the restoring or rewinding that did it.
+    fn taken_back(&mut self) {}
 }
 
 /// Who listens to a command's reply.
@@ -42,8 +56,8 @@ pub enum Audience {
     Nobody,
 }
 
-/// A moment's state that can write itself down, on another thread if need be.
-pub trait Frozen: Send + 'static {
+/// A moment's state that can write itself down, on another thread if need be. Copies share what they hold.
+pub trait Frozen: Clone + Send + 'static {
     /// Writes the whole state.
     ///
     /// # Errors

@@ -19,6 +19,8 @@ pub struct Output<P: Protocol> {
     pub answers: Vec<Answer>,
     /// Set when a fresh snapshot is needed, for a peer that lags behind what is kept in memory.
     pub snapshot_wanted: bool,
+    /// What a person should know: it goes into the log, and nothing depends on it.
+    pub notes: Vec<String>,
     written: Lsn,
 }
 
@@ -64,6 +66,12 @@ pub enum Delivery {
     },
     /// The machine becomes this snapshot's state; the next delivery follows `snapshot.at`.
     Restore(SnapshotRef),
+    /// Every delivery after `at` is taken back; the next one follows `at`. Only a protocol whose deliveries are probable
+    /// and not certain says this ([`Protocol::settled`]): proof of work, after a reorganisation deeper than it waited.
+    Rewind {
+        /// The last delivery that stays.
+        at: Index,
+    },
 }
 
 /// What a client of this replica gets to know, beside the replies that applying gives.
@@ -128,6 +136,7 @@ impl<P: Protocol> Default for Output<P> {
             deliveries: Vec::new(),
             answers: Vec::new(),
             snapshot_wanted: false,
+            notes: Vec::new(),
             written: Lsn::ZERO,
         }
     }
@@ -178,6 +187,16 @@ impl<P: Protocol> Output<P> {
     /// Makes the machine become this snapshot's state.
     pub fn restore(&mut self, snapshot: SnapshotRef) {
         self.deliveries.push(Delivery::Restore(snapshot));
+    }
+
+    /// Takes back every delivery after `at`, which must not lie below what is [settled](Protocol::settled).
+    pub fn rewind(&mut self, at: Index) {
+        self.deliveries.push(Delivery::Rewind { at });
+    }
+
+    /// Tells people something.
+    pub fn note(&mut self, text: String) {
+        self.notes.push(text);
     }
 
     /// Answers a read: it must have seen everything up to `at`.

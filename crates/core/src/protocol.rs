@@ -45,6 +45,13 @@ pub trait Protocol: Sized {
     /// then every later record, must give the same replica as the whole log would.
     fn checkpoint(&self, records: &mut Vec<Self::Record>);
 
+    /// How far deliveries are certain. None, the usual case: each is a fact as soon as it is made. Otherwise those after
+    /// this one may be [taken back](Output::rewind); snapshots hold only what is settled, and after
+    /// [`Input::Freezing`] what is settled never falls below its index again.
+    fn settled(&self) -> Option<Index> {
+        None
+    }
+
     /// For people and traces, never for decisions.
     fn status(&self) -> Status;
 }

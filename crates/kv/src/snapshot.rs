@@ -55,7 +55,7 @@ const REVISION_MAX: i64 = i64::MAX / 4;
 const VARINT_BYTES_MAX: usize = 10;
 
 /// One moment's replicated state, to be written down elsewhere.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct FrozenStore {
     view: View,
     leases: Vec<(i64, i64, i64)>,
@@ -97,6 +97,10 @@ impl Machine for Store {
     fn restore(&mut self, source: &SnapshotRef) -> io::Result<()> {
         self.become_state(read(source)?);
         Ok(())
+    }
+
+    fn taken_back(&mut self) {
+        self.hub().taken_back();
     }
 }
 

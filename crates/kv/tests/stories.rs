@@ -375,6 +375,31 @@ fn watchers_have_names() {
     assert_eq!(heard(&mut store, stream), expected);
 }
 
+/// After a rewind every watcher is told so and is gone, whatever state it was in, and a new one hears what comes then.
+#[test]
+fn a_rewind_ends_all_watches() {
+    let mut store = Store::new();
+    done(&mut store, Op::Put(put("a", "1")));
+    let before = store.freeze();
+    done(&mut store, Op::Put(put("a", "2")));
+    let stream = store.hub().open_stream();
+    let from = |start_revision| WatchRequest { key: "a".into(), start_revision, ..WatchRequest::default() };
+    store.hub().create(stream, &from(0));
+    store.hub().create(stream, &from(2));
+    store.hub().create(stream, &from(99));
+    heard(&mut store, stream);
+    store.rewind(Index(1), before).expect("the store's own state can be read back");
+    store.taken_back();
+    assert_eq!(store.revision(), 2, "the revision goes back");
+    let gone = |watch_id| WatchOutput::TakenBack { watch_id, revision: 2 };
+    assert_eq!(heard(&mut store, stream), [gone(0), gone(1), gone(2)]);
+    assert_eq!(store.watch_census().watchers, 0);
+    store.hub().create(stream, &from(3));
+    done(&mut store, Op::Put(put("a", "other")));
+    let said = heard(&mut store, stream);
+    assert!(matches!(&said[..], [WatchOutput::Created { .. }, WatchOutput::Events { revision: 3, .. }]), "{said:?}");
+}
+
 /// A watch from below what is kept is created and then canceled with the compacted revision; one from exactly there is
 /// given the deletion at that revision, whether or not memory has been cleaned up.
 #[test]

@@ -143,6 +143,7 @@ fn hostile_inputs_never_panic() {
                         assert!(snapshot.at > delivered, "seed {seed}: the state never goes back");
                         delivered = snapshot.at;
                     }
+                    Delivery::Rewind { .. } => panic!("seed {seed}: Raft takes nothing back"),
                 }
             }
             records.append(&mut out.records);

@@ -40,6 +40,7 @@ impl Machine for Counter {
     }
 }
 
+#[derive(Clone)]
 struct FrozenCounter(u64);
 
 impl Frozen for FrozenCounter {

@@ -17,6 +17,7 @@
 //! Floor 2: knows core alone.
 
 mod compaction;
+mod past;
 mod reads;
 mod replica;
 mod transfer;

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use synod_core::{
     Answer, Audience, Awaiting, Batch, Change, Command, Config, Delivery, Index, Input, Lsn, Machine, NodeId,
-    Output, Patience, Protocol, ReadId, Recovered, Refusal, SnapshotRef, Status, Time, batch_bytes,
+    Output, Patience, Protocol, ReadId, Recovered, Refusal, SnapshotRef, Status, Time, batch_bytes, empty_batch,
 };
 
 use crate::compaction::{CompactionPolicy, Growth};
+use crate::past::Past;
 use crate::reads::Reads;
 use crate::transfer::{Incoming, Taken, Transfers};
 use crate::world::{Packet, Piece, TransferId, World};
@@ -53,8 +54,8 @@ pub struct RestoreFailed {
 
 /// A protocol and a machine at work.
 ///
-/// Invariant: deliveries are applied in order and without gaps: `applied` only ever grows by one, or jumps
-/// to a restored snapshot.
+/// Invariant: deliveries are applied in order and without gaps: `applied` only ever grows by one, jumps
+/// to a restored snapshot, or goes back by a rewind, never below what is settled.
 pub struct Replica<P: Protocol, M: Machine> {
     id: NodeId,
     protocol: P,
@@ -68,6 +69,8 @@ pub struct Replica<P: Protocol, M: Machine> {
     reads: Reads,
     backlog: VecDeque<Delivery>,
     applied: Index,
+    /// What may be taken back, if the protocol takes anything back.
+    past: Option<Past<M::Frozen>>,
     growth: Growth,
     /// The newest saved snapshot.
     snapshot: Option<SnapshotRef>,
@@ -103,6 +106,8 @@ impl<P: Protocol, M: Machine> Replica<P, M> {
             growth.measured(snapshot.bytes);
         }
         let protocol = P::open(config, found, now, &mut out);
+        let applied = snapshot.as_ref().map_or(Index::ZERO, |snapshot| snapshot.at);
+        let past = protocol.settled().map(|_| Past::new(applied, machine.freeze()));
         Ok(Replica {
             id: config.id,
             protocol,
@@ -114,7 +119,8 @@ impl<P: Protocol, M: Machine> Replica<P, M> {
             pending: Vec::new(),
             reads: Reads::default(),
             backlog: VecDeque::new(),
-            applied: snapshot.as_ref().map_or(Index::ZERO, |snapshot| snapshot.at),
+            applied,
+            past,
             growth,
             snapshot,
             saving: None,
@@ -380,6 +386,9 @@ impl<P: Protocol, M: Machine> Replica<P, M> {
         }
         self.backlog.extend(self.out.deliveries.drain(..));
         self.snapshot_wanted |= std::mem::take(&mut self.out.snapshot_wanted);
+        for note in self.out.notes.drain(..) {
+            world.note(note);
+        }
         for answer in self.out.answers.drain(..) {
             match answer {
                 Answer::Read { read, at } => self.reads.fenced(read, at),
@@ -407,20 +416,50 @@ impl<P: Protocol, M: Machine> Replica<P, M> {
                 Delivery::Batch { at, batch } => {
                     self.advance(at);
                     self.apply(at, &batch, world);
+                    self.remember(at, &batch);
                     budget = budget.saturating_sub(batch.len().max(1));
                 }
                 Delivery::Members { at, members } => {
                     self.advance(at);
+                    self.remember(at, &empty_batch());
                     world.members(at, &members);
                 }
                 Delivery::Restore(snapshot) => {
                     let at = snapshot.at;
                     self.machine.restore(&snapshot).map_err(|source| RestoreFailed { at, source })?;
                     self.applied = at;
+                    if let Some(past) = &mut self.past {
+                        past.restart(at, self.machine.freeze(), self.id);
+                        self.machine.taken_back();
+                    }
                 }
+                Delivery::Rewind { at } => self.rewind(at)?,
             }
         }
         Ok(())
+    }
+
+    /// Goes back to how things were after the delivery at `at`.
+    fn rewind(&mut self, at: Index) -> Result<(), RestoreFailed> {
+        let past = self.past.as_mut().expect("who rewinds says what is settled");
+        let (from, view, again) = past.rewind(at, self.id);
+        self.machine.rewind(from, view).map_err(|source| RestoreFailed { at: from, source })?;
+        self.machine.taken_back();
+        let mut place = from;
+        for batch in again {
+            place = place.next();
+            for command in batch.iter() {
+                self.machine.apply(place, command, Audience::Nobody);
+            }
+        }
+        self.applied = at;
+        Ok(())
+    }
+
+    fn remember(&mut self, at: Index, batch: &Batch) {
+        if let Some(past) = &mut self.past {
+            past.push(at, batch.clone(), self.machine.freeze());
+        }
     }
 
     fn advance(&mut self, at: Index) {
@@ -431,7 +470,9 @@ impl<P: Protocol, M: Machine> Replica<P, M> {
     fn apply<W: World<P, M>>(&mut self, at: Index, batch: &Batch, world: &mut W) {
         self.growth.applied(batch_bytes(batch));
         for command in batch.iter() {
-            if command.id.origin == self.id {
+            let waits = command.id.origin == self.id
+                && !self.past.as_mut().is_some_and(|past| past.was_answered(command.id));
+            if waits {
                 let reply = self.machine.apply(at, command, Audience::Client);
                 world.reply(command.id, reply);
             } else {
@@ -442,7 +483,14 @@ impl<P: Protocol, M: Machine> Replica<P, M> {
 
     /// Starts a snapshot when one is due or wanted, and none is being written.
     fn consider_snapshot<W: World<P, M>>(&mut self, now: Time, world: &mut W) {
-        let at = self.applied;
+        // Of what may be taken back there is no snapshot: an earlier view is written down.
+        let at = match &self.past {
+            None => self.applied,
+            Some(past) => match self.protocol.settled().and_then(|settled| past.view(settled)) {
+                Some((at, _)) => *at,
+                None => return,
+            },
+        };
         let newer = self.snapshot.as_ref().is_none_or(|snapshot| snapshot.at < at);
         // While a restore waits in the backlog the machine is behind the log: no time for a snapshot.
         if !newer || self.saving.is_some() || !self.backlog.is_empty() || at == Index::ZERO {
@@ -454,7 +502,11 @@ impl<P: Protocol, M: Machine> Replica<P, M> {
         self.saving = Some(at);
         self.growth.restart(at);
         self.step(now, Input::Freezing(at));
-        world.save(at, self.machine.freeze());
+        let frozen = match &mut self.past {
+            None => self.machine.freeze(),
+            Some(past) => past.forget_before(at),
+        };
+        world.save(at, frozen);
     }
 }
 

@@ -37,6 +37,9 @@ pub trait World<P: Protocol, M: Machine> {
     /// The last reconfiguration or transfer of leadership was not started.
     fn declined(&mut self, reason: Refusal);
 
+    /// The protocol tells people something: into the log with it.
+    fn note(&mut self, _text: String) {}
+
     /// This configuration has been decided at `at`.
     fn members(&mut self, at: Index, members: &Members);
 

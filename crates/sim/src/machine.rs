@@ -408,6 +408,7 @@ impl SnapshotSource for Behind {
 }
 
 /// One moment's state, to be written down.
+#[derive(Clone)]
 pub struct FrozenAudited {
     store: FrozenStore,
     count: u64,

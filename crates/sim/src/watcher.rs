@@ -121,7 +121,9 @@ impl Watcher {
                     heard.said.push(saying);
                     return Ongoing::Ended;
                 }
-                WatchOutput::Refused { .. } | WatchOutput::Canceled { .. } => return Ongoing::Ended,
+                WatchOutput::Refused { .. }
+                | WatchOutput::Canceled { .. }
+                | WatchOutput::TakenBack { .. } => return Ongoing::Ended,
             }
             heard.said.push(saying);
         }

@@ -33,7 +33,7 @@ pub use event::EventBatch;
 pub use spans::prefix_end;
 use spans::{GroupId, Span, Spans};
 use stream::Stream;
-pub use stream::{StreamId, WATCH_QUEUE_BYTES_MAX, WatchOutput, WatchRefusal};
+pub use stream::{StreamId, TAKEN_BACK, WATCH_QUEUE_BYTES_MAX, WatchOutput, WatchRefusal};
 
 use crate::mvcc::Change;
 use crate::view::{COMPACTED_NEVER, REVISION_FIRST, View};
@@ -259,6 +259,21 @@ impl Hub {
         if let Some(watcher) = removed {
             self.forget(watcher);
             self.say(stream, WatchOutput::Canceled { watch_id, revision: self.revision });
+        }
+    }
+
+    /// Some of what was applied has been taken back: every watcher is told so and is gone, because revisions that it was
+    /// told of may come again with other events.
+    pub(crate) fn taken_back(&mut self) {
+        let mut watchers: Vec<(WatcherId, StreamId, i64)> =
+            self.watchers.iter().map(|(id, it)| (*id, it.stream, it.watch_id)).collect();
+        watchers.sort_unstable();
+        for (id, stream, watch_id) in watchers {
+            if let Some(it) = self.streams.get_mut(&stream) {
+                it.watchers.remove(&watch_id);
+            }
+            self.forget(id);
+            self.say(stream, WatchOutput::TakenBack { watch_id, revision: self.revision });
         }
     }
 

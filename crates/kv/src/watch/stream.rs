@@ -66,6 +66,14 @@ pub enum WatchOutput {
         /// The lowest revision that is still there.
         compact_revision: i64,
     },
+    /// The watcher is gone, because some of what was applied has been taken back, and what it was told may be void. To be
+    /// sent with the reason [`TAKEN_BACK`].
+    TakenBack {
+        /// Its name.
+        watch_id: i64,
+        /// For the header: the revision that things went back to.
+        revision: i64,
+    },
     /// Nothing at or before `revision` is still to come.
     Progress {
         /// The watcher's name, or -1 for the whole stream.
@@ -74,6 +82,10 @@ pub enum WatchOutput {
         revision: i64,
     },
 }
+
+/// Why watchers are gone after a rewind.
+pub const TAKEN_BACK: &str = "synod: a reorganisation took back what was applied, and events that this watch was told may be \
+     void: read again, then watch from the revision of that read";
 
 /// The bytes of events that wait on a stream before its watchers have to catch up from the history later. A batch is
 /// always taken in when nothing waits, however large.

@@ -238,7 +238,7 @@ impl Stream {
                     "{context}: header {revision}"
                 );
             }
-            WatchOutput::Canceled { watch_id, .. } => {
+            WatchOutput::Canceled { watch_id, .. } | WatchOutput::TakenBack { watch_id, .. } => {
                 assert!(self.watchers.remove(&watch_id).is_some(), "{context}");
             }
             WatchOutput::Compacted { watch_id, compact_revision } => {

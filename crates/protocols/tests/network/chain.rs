@@ -40,6 +40,7 @@ impl Machine for Chain {
 }
 
 /// What a chain writes down.
+#[derive(Clone)]
 pub(crate) struct FrozenChain(Index, u64);
 
 impl Frozen for FrozenChain {

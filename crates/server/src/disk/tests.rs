@@ -7,6 +7,7 @@ use synod_wal::{Identity, LogOptions, MemoryDisk};
 
 use super::*;
 
+#[derive(Clone)]
 struct Text(&'static [u8]);
 
 impl Frozen for Text {

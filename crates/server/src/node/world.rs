@@ -44,6 +44,10 @@ impl Machine for SharedMachine {
     fn restore(&mut self, source: &SnapshotRef) -> std::io::Result<()> {
         self.0.write().restore(source)
     }
+
+    fn taken_back(&mut self) {
+        self.0.write().taken_back();
+    }
 }
 
 /// Everything around one replica.
@@ -109,6 +113,10 @@ impl<P: Protocol> World<P, SharedMachine> for Outside<P> {
 
     fn declined(&mut self, reason: Refusal) {
         self.declined = Some(reason);
+    }
+
+    fn note(&mut self, text: String) {
+        tracing::warn!("{text}");
     }
 
     fn members(&mut self, _at: Index, members: &Members) {

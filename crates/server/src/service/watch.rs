@@ -10,7 +10,7 @@ use std::time::Duration;
 use synod_api::etcdserverpb as pb;
 use synod_api::etcdserverpb::watch_create_request::FilterType;
 use synod_api::etcdserverpb::watch_request::RequestUnion;
-use synod_kv::watch::{EventBatch, StreamId, WatchFlags, WatchOutput, WatchRequest};
+use synod_kv::watch::{EventBatch, StreamId, TAKEN_BACK, WatchFlags, WatchOutput, WatchRequest};
 
 use super::backend::Backend;
 use super::stream::{Inbox, Outbox, poll_once};
@@ -124,6 +124,10 @@ impl<B: Backend> Service<B> {
             }
             WatchOutput::Canceled { watch_id, revision } => {
                 (header(revision), Watched { watch_id, canceled: true, ..Watched::default() })
+            }
+            WatchOutput::TakenBack { watch_id, revision } => {
+                let reason = TAKEN_BACK.to_owned();
+                (header(revision), Watched { watch_id, canceled: true, reason, ..Watched::default() })
             }
             WatchOutput::Compacted { watch_id, compact_revision } => {
                 let canceled = Watched { watch_id, canceled: true, compact_revision, ..Watched::default() };

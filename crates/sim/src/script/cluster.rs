@@ -359,6 +359,10 @@ impl<P: Protocol> World<P, Tally> for ScriptWorld<'_, P> {
         self.says(format_args!("declines: {reason:?}"));
     }
 
+    fn note(&mut self, text: String) {
+        self.says(format_args!("notes: {text}"));
+    }
+
     fn members(&mut self, at: Index, members: &Members) {
         self.says(format_args!("members at {at:?}: {}", show_members(members)));
     }

@@ -126,6 +126,9 @@ impl<F: Family> World<F> {
                 self.broken(broken);
             }
         }
+        for text in effects.notes.drain(..) {
+            self.recorder.note(self.now, Some(id), || What::Note(text));
+        }
         for (id, said) in effects.replies.drain(..) {
             self.ledger.acknowledge(id);
             if let Some(client) = self.clients.waiting(Waiting::Command(id)) {

@@ -18,6 +18,7 @@ pub(crate) struct Effects<P: Protocol> {
     pub(crate) unreadable: Vec<(ReadId, Refusal)>,
     pub(crate) declined: Vec<Refusal>,
     pub(crate) members: Vec<(Index, Members)>,
+    pub(crate) notes: Vec<String>,
 }
 
 impl<P: Protocol> Default for Effects<P> {
@@ -32,6 +33,7 @@ impl<P: Protocol> Default for Effects<P> {
             unreadable: Vec::new(),
             declined: Vec::new(),
             members: Vec::new(),
+            notes: Vec::new(),
         }
     }
 }
@@ -67,6 +69,10 @@ impl<P: Protocol> Outside<P, Audited> for Effects<P> {
 
     fn declined(&mut self, reason: Refusal) {
         self.declined.push(reason);
+    }
+
+    fn note(&mut self, text: String) {
+        self.notes.push(text);
     }
 
     fn members(&mut self, at: Index, members: &Members) {
