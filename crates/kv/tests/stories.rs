@@ -397,7 +397,10 @@ fn a_rewind_ends_all_watches() {
     store.hub().create(stream, &from(3));
     done(&mut store, Op::Put(put("a", "other")));
     let said = heard(&mut store, stream);
-    assert!(matches!(&said[..], [WatchOutput::Created { .. }, WatchOutput::Events { revision: 3, .. }]), "{said:?}");
+    assert!(
+        matches!(&said[..], [WatchOutput::Created { .. }, WatchOutput::Events { revision: 3, .. }]),
+        "{said:?}"
+    );
 }
 
 /// A watch from below what is kept is created and then canceled with the compacted revision; one from exactly there is

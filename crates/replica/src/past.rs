@@ -101,7 +101,8 @@ impl<F: Clone> Past<F> {
 
     /// Nothing before the view at `at` will be needed any more; gives that view.
     pub(crate) fn forget_before(&mut self, at: Index) -> F {
-        let place = self.views.iter().position(|(place, _)| *place == at).expect("there is a view at this index");
+        let place =
+            self.views.iter().position(|(place, _)| *place == at).expect("there is a view at this index");
         self.batches.drain(..(at.0 - self.oldest().0) as usize);
         self.views.drain(..place);
         self.views[0].1.clone()
@@ -126,9 +127,13 @@ mod tests {
             past.push(Index(at), batch(at), at);
         }
         assert!(past.views.len() < 60, "{} views", past.views.len());
-        assert_eq!(past.views.iter().rev().take(3).map(|(at, _)| at.0).collect::<Vec<_>>(), [10_000, 9_999, 9_998]);
+        assert_eq!(
+            past.views.iter().rev().take(3).map(|(at, _)| at.0).collect::<Vec<_>>(),
+            [10_000, 9_999, 9_998]
+        );
         for back in [0, 1, 7, 100, 2_500, 10_000] {
-            let mut copy = Past { views: past.views.clone(), batches: past.batches.clone(), answered: BTreeSet::new() };
+            let mut copy =
+                Past { views: past.views.clone(), batches: past.batches.clone(), answered: BTreeSet::new() };
             let at = Index(10_000 - back);
             let (from, view, again) = copy.rewind(at, NodeId(1));
             assert_eq!((from.0, from.0 + again.len() as u64), (view, at.0));
