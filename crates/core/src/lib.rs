@@ -20,6 +20,7 @@ mod output;
 mod protocol;
 pub mod quorum;
 mod rng;
+mod stamp;
 mod types;
 pub mod wire;
 
@@ -27,8 +28,9 @@ pub use awaiting::Awaiting;
 pub use command::{Batch, Command, CommandId, batch_bytes, empty_batch};
 pub use machine::{Audience, Frozen, Machine, MemorySnapshot, SnapshotRef, SnapshotSource};
 pub use members::{Change, ChangeError, Members};
-pub use output::{Answer, Delivery, Outbound, Output, Patience, Refusal};
+pub use output::{Answer, Delivery, Outbound, Output, Patience, Refusal, Stamped};
 pub use protocol::{Config, Input, Peer, Protocol, Recovered, Role, Status};
 pub use rng::Rng;
+pub use stamp::{Stamp, Vector};
 pub use types::{Index, Lsn, NodeId, ReadId, Time};
 pub use wire::{Wire, WireError};

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::command::Command;
+use crate::stamp::Stamp;
 use crate::types::Index;
 
 /// The replicated state machine: deterministic and infallible.
@@ -22,6 +23,30 @@ pub trait Machine {
     /// Applies one command, delivered at `at`. The reply matters only to [`Audience::Client`]; for
     /// [`Audience::Nobody`] the machine may skip whatever does not change its state.
     fn apply(&mut self, at: Index, command: &Command, audience: Audience) -> Self::Reply;
+
+    /// A delivery with this stamp has come; what it holds is applied next ([`Machine::apply_stamped`]), if it holds anything.
+    fn stamped(&mut self, _stamp: &Stamp) {}
+
+    /// Applies one command of a protocol that promises no single order. A machine that shall end up in the same state
+    /// everywhere decides by the stamp, which is the command's own and differs from that of every other.
+    fn apply_stamped(
+        &mut self,
+        at: Index,
+        _stamp: &Stamp,
+        command: &Command,
+        audience: Audience,
+    ) -> Self::Reply {
+        self.apply(at, command, audience)
+    }
+
+    /// The state that holds whatever this one and `other` hold, as of the delivery at `at`.
+    ///
+    /// # Errors
+    /// When the snapshot cannot be read or decoded; or always, for a machine that cannot merge: only a protocol without
+    /// a single order asks for it.
+    fn merge(&self, _other: &SnapshotRef, _at: Index) -> io::Result<Self::Frozen> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 
     /// The state after everything applied so far.
     fn freeze(&self) -> Self::Frozen;

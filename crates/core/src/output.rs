@@ -5,6 +5,7 @@ use crate::command::Batch;
 use crate::machine::SnapshotRef;
 use crate::members::Members;
 use crate::protocol::Protocol;
+use crate::stamp::Stamp;
 use crate::types::{Index, Lsn, NodeId, ReadId};
 
 /// The effects of one or more steps, in order within each lane.
@@ -72,6 +73,32 @@ pub enum Delivery {
         /// The last delivery that stays.
         at: Index,
     },
+    /// What a protocol without one order delivers: the stamp is what replicas decide alike by.
+    Stamped {
+        /// Its position in this replica's delivery sequence.
+        at: Index,
+        /// Whose it is, and when it was made.
+        stamp: Stamp,
+        /// What it is.
+        body: Stamped,
+    },
+    /// The machine's state, as it is now, and this snapshot's are to be made one and saved as a snapshot at `at`; the machine
+    /// itself stays what it is. When that is saved the protocol hears of it as of any other, and may restore it.
+    Merge {
+        /// The position that stands for all that either holds.
+        at: Index,
+        /// The other state, of another replica.
+        snapshot: SnapshotRef,
+    },
+}
+
+/// What is delivered with a stamp.
+#[derive(Clone, Debug)]
+pub enum Stamped {
+    /// Commands to be applied.
+    Batch(Batch),
+    /// The configuration now in force.
+    Members(Members),
 }
 
 /// What a client of this replica gets to know, beside the replies that applying gives.
@@ -197,6 +224,16 @@ impl<P: Protocol> Output<P> {
     /// Tells people something.
     pub fn note(&mut self, text: String) {
         self.notes.push(text);
+    }
+
+    /// Delivers with a stamp.
+    pub fn deliver_stamped(&mut self, at: Index, stamp: Stamp, body: Stamped) {
+        self.deliveries.push(Delivery::Stamped { at, stamp, body });
+    }
+
+    /// Has the machine's state merged with another replica's, and saved as a snapshot at `at`.
+    pub fn merge(&mut self, at: Index, snapshot: SnapshotRef) {
+        self.deliveries.push(Delivery::Merge { at, snapshot });
     }
 
     /// Answers a read: it must have seen everything up to `at`.

@@ -60,4 +60,7 @@ pub enum OpError {
     /// The command's payload is not an operation that this version understands.
     #[error("etcdserver: malformed command")]
     Malformed,
+    /// The protocol promises no single order of writes, and this cannot be had without one: the sentence says why.
+    #[error("{0}")]
+    NeedsOneOrder(&'static str),
 }

@@ -10,16 +10,19 @@
 //! - [`range`], [`hash`]: reading a [`view::View`]; `txn`: writing
 //! - [`lease`] and [`lessor`]: what all agree on about leases, and what only the leader's clock knows
 //! - [`watch`]: the hub
+//! - `convergent`: what the store does where there is no single order; `merge`: two such states made one
 //! - `mvcc`, `index` (`leaf`, `slot`), `arena`, [`record`]: versions, how they are found, where they lie; `scrub`: how
 //!   memory comes back
 
 mod arena;
+mod convergent;
 pub mod error;
 pub mod hash;
 mod index;
 mod leaf;
 pub mod lease;
 pub mod lessor;
+mod merge;
 mod mvcc;
 pub mod op;
 mod op_wire;

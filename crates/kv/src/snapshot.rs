@@ -10,6 +10,12 @@
 //! alarms: count, (member, kind) · members: count, (node, attributes) · leases: count, (name, length, remaining)
 //! records: count, (record as in the arena) · keys: count, (count, record numbers ascending) · CRC-32C of all before, 4
 //! ```
+//! A store without a single order has format 2, and behind the quota what decides which write is the last:
+//! ```text
+//! whose history · vector: count, (origin, deliveries, commands) · floor · quota's mark (0, or 1 and the mark)
+//! keys' marks: count, (key, mark) · ranges' marks: count, (key, end, mark) · members' marks: count, (node, mark)
+//! ```
+//! A mark is a clock and an origin.
 //! Numbers are varints; the attributes carry their length. Reading trusts nothing: lengths and counts are bounded by the
 //! bytes that are there, and every invariant of the store is checked on the way.
 
@@ -19,9 +25,10 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use synod_core::wire::Reader;
-use synod_core::{Audience, Command, Frozen, Index, Machine, SnapshotRef, Wire};
+use synod_core::{Audience, Command, Frozen, Index, Machine, NodeId, SnapshotRef, Stamp, Wire};
 
 use crate::arena::{At, Record, Rev};
+use crate::convergent::{Convergent, Mark, Swept};
 use crate::lease::{Lease, Leases};
 use crate::mvcc::{Accounts, Mvcc};
 use crate::op::{Alarm, MemberAttributes, Reply};
@@ -33,8 +40,11 @@ use crate::view::View;
 
 const MAGIC: &[u8; 4] = b"SYKV";
 
-/// The form that this version writes, and the only one it reads.
+/// The form of a store with a total order.
 const FORMAT: u8 = 1;
+
+/// The form of a store without a single order.
+const FORMAT_CONVERGENT: u8 = 2;
 
 /// What is collected before it is written.
 const WRITE_BYTES: usize = 64 << 10;
@@ -63,6 +73,7 @@ pub struct FrozenStore {
     members: BTreeMap<u64, MemberAttributes>,
     quota: u64,
     applied: Index,
+    convergent: Option<Convergent>,
 }
 
 /// A replicated state that was read back.
@@ -73,6 +84,7 @@ pub(crate) struct State {
     pub(crate) members: BTreeMap<u64, MemberAttributes>,
     pub(crate) quota: u64,
     pub(crate) applied: Index,
+    pub(crate) convergent: Option<Convergent>,
 }
 
 impl Machine for Store {
@@ -83,6 +95,18 @@ impl Machine for Store {
         self.apply_command(at, command, audience)
     }
 
+    fn stamped(&mut self, stamp: &Stamp) {
+        self.take_stamp(stamp);
+    }
+
+    fn apply_stamped(&mut self, at: Index, stamp: &Stamp, command: &Command, audience: Audience) -> Reply {
+        self.apply_stamped_command(at, stamp, command, audience)
+    }
+
+    fn merge(&self, other: &SnapshotRef, at: Index) -> io::Result<FrozenStore> {
+        self.merged(read(other)?, at).map(|merged| merged.freeze())
+    }
+
     fn freeze(&self) -> FrozenStore {
         FrozenStore {
             view: self.mvcc.view.clone(),
@@ -91,11 +115,18 @@ impl Machine for Store {
             members: self.members.clone(),
             quota: self.quota,
             applied: self.applied,
+            convergent: self.convergent.clone(),
         }
     }
 
     fn restore(&mut self, source: &SnapshotRef) -> io::Result<()> {
-        self.become_state(read(source)?);
+        let state = read(source)?;
+        if state.convergent.is_some() != self.convergent.is_some() {
+            return Err(bad(
+                "a store with a single order cannot become one without, nor the other way round",
+            ));
+        }
+        self.become_state(state);
         Ok(())
     }
 
@@ -136,11 +167,14 @@ impl Frozen for FrozenStore {
     fn write_to(self, out: &mut dyn io::Write) -> io::Result<()> {
         let mut to = Writer { out, buffer: BytesMut::new(), crc: 0 };
         to.bytes(MAGIC)?;
-        to.bytes(&[FORMAT])?;
+        to.bytes(&[if self.convergent.is_some() { FORMAT_CONVERGENT } else { FORMAT }])?;
         to.number(self.applied.0)?;
         to.number(self.view.revision as u64)?;
         to.number((self.view.compacted + 1) as u64)?;
         to.number(self.quota)?;
+        if let Some(convergent) = &self.convergent {
+            convergent.write_to(&mut to)?;
+        }
         to.number(self.alarms.len() as u64)?;
         for alarm in &self.alarms {
             encode_alarm(*alarm, &mut to.buffer);
@@ -211,6 +245,85 @@ impl FrozenStore {
             }
         }
         Ok(())
+    }
+}
+
+impl Convergent {
+    fn write_to(&self, to: &mut Writer<'_>) -> io::Result<()> {
+        let mark = |to: &mut Writer<'_>, mark: &Mark| {
+            to.number(mark.clock)?;
+            to.number(mark.origin.0)
+        };
+        to.number(self.node.0)?;
+        to.number(self.vector.iter().count() as u64)?;
+        for (origin, deliveries) in self.vector.iter() {
+            for number in [origin.0, deliveries, self.commands.get(origin)] {
+                to.number(number)?;
+            }
+        }
+        to.number(self.floor)?;
+        to.number(u64::from(self.quota.is_some()))?;
+        if let Some(quota) = &self.quota {
+            mark(to, quota)?;
+        }
+        let mut keys: Vec<_> = self.keys.iter().collect();
+        keys.sort_unstable();
+        to.number(keys.len() as u64)?;
+        for (key, known) in keys {
+            to.number(key.len() as u64)?;
+            to.bytes(key)?;
+            mark(to, known)?;
+        }
+        to.number(self.ranges.len() as u64)?;
+        for range in &self.ranges {
+            for bytes in [&range.key, &range.range_end] {
+                to.number(bytes.len() as u64)?;
+                to.bytes(bytes)?;
+            }
+            mark(to, &range.mark)?;
+        }
+        to.number(self.members.len() as u64)?;
+        for (node, known) in &self.members {
+            to.number(*node)?;
+            mark(to, known)?;
+        }
+        Ok(())
+    }
+
+    fn read(from: &mut Source<'_>) -> io::Result<Convergent> {
+        fn mark(from: &mut Source<'_>) -> io::Result<Mark> {
+            let clock = from.number("a mark's clock")?;
+            Ok(Mark { clock, origin: NodeId(from.number("a mark's origin")?) })
+        }
+        fn bytes(from: &mut Source<'_>) -> io::Result<Bytes> {
+            let length = from.count("a mark's key")?;
+            Ok(Bytes::copy_from_slice(from.take(length)?))
+        }
+        let mut convergent = Convergent::new(NodeId(from.number("whose history it is")?));
+        for _ in 0..from.count("origins")? {
+            let origin = NodeId(from.number("origin")?);
+            convergent.vector.raise(origin, from.number("deliveries")?);
+            convergent.commands.raise(origin, from.number("commands")?);
+        }
+        convergent.floor = from.number("floor")?;
+        if from.number("quota's mark")? != 0 {
+            convergent.quota = Some(mark(from)?);
+        }
+        for _ in 0..from.count("keys' marks")? {
+            let key = bytes(from)?;
+            let mark = mark(from)?;
+            convergent.note(key, mark);
+        }
+        for _ in 0..from.count("ranges' marks")? {
+            let (key, range_end) = (bytes(from)?, bytes(from)?);
+            let mark = mark(from)?;
+            convergent.ranges.push(Swept { key, range_end, mark });
+        }
+        for _ in 0..from.count("members' marks")? {
+            let node = from.number("member")?;
+            convergent.members.insert(node, mark(from)?);
+        }
+        Ok(convergent)
     }
 }
 
@@ -308,7 +421,8 @@ fn read(snapshot: &SnapshotRef) -> io::Result<State> {
     if from.take(MAGIC.len())? != MAGIC {
         return Err(bad("not a store's"));
     }
-    if from.take(1)?[0] != FORMAT {
+    let format = from.take(1)?[0];
+    if ![FORMAT, FORMAT_CONVERGENT].contains(&format) {
         return Err(bad("written in a form that this version does not know"));
     }
     let applied = Index(from.number("applied position")?);
@@ -318,6 +432,7 @@ fn read(snapshot: &SnapshotRef) -> io::Result<State> {
         return Err(bad("impossible revisions"));
     }
     let quota = from.number("quota")?;
+    let convergent = if format == FORMAT_CONVERGENT { Some(Convergent::read(&mut from)?) } else { None };
     let mut alarms = BTreeSet::new();
     for _ in 0..from.count("alarms")? {
         let mut bytes = BytesMut::new();
@@ -354,7 +469,7 @@ fn read(snapshot: &SnapshotRef) -> io::Result<State> {
     if u32::from_le_bytes(crc) != from.crc {
         return Err(bad("the checksum differs"));
     }
-    Ok(State { mvcc: Mvcc::of(view, sum), leases, alarms, members, quota, applied })
+    Ok(State { mvcc: Mvcc::of(view, sum), leases, alarms, members, quota, applied, convergent })
 }
 
 /// A record that was read back: where it is, and what its key must know.

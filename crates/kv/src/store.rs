@@ -15,6 +15,7 @@ use std::sync::{Arc, Weak};
 use synod_core::{Audience, Command, Index, NodeId, Wire};
 
 use crate::arena::mix;
+use crate::convergent::Convergent;
 use crate::error::OpError;
 use crate::lease::Leases;
 use crate::lessor::Lessor;
@@ -44,6 +45,8 @@ pub struct Store {
     pub(crate) quota: u64,
     pub(crate) applied: Index,
     pub(crate) scrub: Scrub,
+    /// Of a store without a single order: who wrote what last.
+    pub(crate) convergent: Option<Convergent>,
     lessor: Lessor,
     hub: Hub,
     /// The changes of the write in progress; kept for its memory.
@@ -70,6 +73,7 @@ impl Store {
             quota: QUOTA_BYTES_DEFAULT,
             applied: Index::ZERO,
             scrub: Scrub::default(),
+            convergent: None,
             lessor: Lessor::default(),
             hub: Hub::default(),
             changes: Vec::new(),
@@ -169,7 +173,7 @@ impl Store {
         Ok(())
     }
 
-    fn is_over_quota(&self, op: &Op) -> bool {
+    pub(crate) fn is_over_quota(&self, op: &Op) -> bool {
         let cost = op.cost();
         cost > 0 && self.quota > 0 && self.size().saturating_add(cost) >= self.quota
     }
@@ -178,8 +182,13 @@ impl Store {
     ///
     /// # Errors
     /// [`OpError::Corrupt`] or [`OpError::NoSpace`] while their alarms are up. A write that would exceed the quota is let
-    /// through while no alarm is up, because the alarm is raised where it is applied.
+    /// through while no alarm is up, because the alarm is raised where it is applied. A convergent store decides it here, as
+    /// nothing may be refused where it is applied; and refuses what needs one order ([`OpError::NeedsOneOrder`]).
     pub fn precheck(&self, op: &Op) -> Result<(), OpError> {
+        if self.convergent.is_some() {
+            op.needs_one_order()?;
+            self.check_room(op)?;
+        }
         self.check_alarms(op)
     }
 
@@ -207,6 +216,23 @@ impl Store {
         reply
     }
 
+    /// Runs the write of a delivered command: it gets the next revision whether or not it changed anything.
+    pub(crate) fn write_stamped<R>(
+        &mut self,
+        audience: Audience,
+        work: impl FnOnce(&mut Writer<'_>, &mut Convergent) -> R,
+    ) -> R {
+        let mut changes = std::mem::take(&mut self.changes);
+        let convergent = self.convergent.as_mut().expect("only a convergent store takes stamps");
+        let reply =
+            work(&mut Writer::new(&mut self.mvcc, &mut self.leases, &mut changes, audience), convergent);
+        self.mvcc.view.revision += 1;
+        self.hub.publish(&self.mvcc.view, &changes);
+        changes.clear();
+        self.changes = changes;
+        reply
+    }
+
     fn put(&mut self, put: &Put, audience: Audience) -> Result<OpReply, OpError> {
         txn::check_put(&self.mvcc.view, &self.leases, put)?;
         Ok(OpReply::Put(self.write(audience, |writer| writer.put(put))))
@@ -218,7 +244,7 @@ impl Store {
         Ok(OpReply::Txn(self.write(audience, |writer| writer.txn(txn, &path))))
     }
 
-    fn compact(&mut self, revision: i64) -> Result<OpReply, OpError> {
+    pub(crate) fn compact(&mut self, revision: i64) -> Result<OpReply, OpError> {
         let view = &self.mvcc.view;
         if revision <= view.compacted {
             return Err(OpError::Compacted);
@@ -376,7 +402,7 @@ impl Store {
     /// quota is compared with.
     #[must_use]
     pub fn size(&self) -> u64 {
-        self.mvcc.accounts().size
+        self.mvcc.accounts().size + self.convergent.as_ref().map_or(0, Convergent::bytes)
     }
 
     /// Bytes of records that this replica holds in memory, those included that are compacted and not removed yet.
@@ -437,7 +463,28 @@ impl Store {
         self.frozen = Weak::new();
         // Whoever led did not need a snapshot of another replica; and if it did, it is promoted again.
         self.lessor.demote();
-        self.hub.history_replaced(&self.mvcc.view);
+        match state.convergent {
+            None => self.hub.history_replaced(&self.mvcc.view),
+            Some(theirs) => self.take_over(theirs),
+        }
+    }
+
+    /// Takes over what a snapshot knew beside the keys. Its history is the own one only when the replica starts from its own
+    /// snapshot; otherwise the own one has ended, and nobody can be brought forward out of the other.
+    fn take_over(&mut self, mut theirs: Convergent) {
+        let own = self.convergent.take().expect("the caller compared the kinds");
+        let goes_on = theirs.node == own.node && own.vector.is_empty();
+        theirs.node = own.node;
+        self.convergent = Some(theirs);
+        if !goes_on && self.revision() > self.compacted() {
+            self.mvcc.compact(self.mvcc.view.revision);
+            self.scrub.begin();
+        }
+        if goes_on {
+            self.hub.history_replaced(&self.mvcc.view);
+        } else {
+            self.hub.history_ended(&self.mvcc.view);
+        }
     }
 }
 

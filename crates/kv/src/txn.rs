@@ -16,8 +16,8 @@ use crate::error::OpError;
 use crate::lease::Leases;
 use crate::mvcc::{Change, Mvcc};
 use crate::op::{
-    Compare, CompareResult, CompareTarget, DeleteRange, DeleteReply, Put, PutReply, Txn, TxnOp, TxnOpReply,
-    TxnReply,
+    Compare, CompareResult, CompareTarget, DeleteRange, DeleteReply, Put, PutReply, RangeReply, RangeRequest,
+    Txn, TxnOp, TxnOpReply, TxnReply,
 };
 use crate::record::{KeyValue, KvList, put_element};
 use crate::view::{NO_END, View};
@@ -189,8 +189,25 @@ impl<'a> Writer<'a> {
         Writer { mvcc, leases, changes, audience }
     }
 
+    /// The revision that this write gets.
+    pub(crate) fn next_revision(&self) -> i64 {
+        self.mvcc.view.revision + 1
+    }
+
+    /// The keys that exist and that a request spans.
+    pub(crate) fn live_keys(&self, delete: &DeleteRange) -> impl Iterator<Item = &[u8]> {
+        let view = &self.mvcc.view;
+        view.live_span(&delete.key, &delete.range_end).map(|at| view.arena.record(at).key())
+    }
+
+    /// Reads a range as it is in the middle of this write.
+    pub(crate) fn range(&self, range: &RangeRequest) -> RangeReply {
+        let now = self.now();
+        self.mvcc.view.range_reply(range, now, now)
+    }
+
     /// The store's revision as the operations of this write see it.
-    fn now(&self) -> i64 {
+    pub(crate) fn now(&self) -> i64 {
         self.mvcc.view.revision + i64::from(!self.changes.is_empty())
     }
 
@@ -248,9 +265,21 @@ impl<'a> Writer<'a> {
                 self.delete(&key);
             }
         }
+        self.deleted(first, delete.prev_kv)
+    }
+
+    /// Deletes those of these keys that exist.
+    pub(crate) fn delete_keys(&mut self, keys: &[Bytes], prev_kv: bool) -> DeleteReply {
+        let first = self.changes.len();
+        keys.iter().for_each(|key| self.delete(key));
+        self.deleted(first, prev_kv)
+    }
+
+    /// What the deletions since the change of this number come to.
+    fn deleted(&self, first: usize, prev_kv: bool) -> DeleteReply {
         let gone = &self.changes[first..];
         let mut prev_kvs = KvList::default();
-        if self.wants(delete.prev_kv) {
+        if self.wants(prev_kv) {
             let mut out = BytesMut::new();
             for change in gone {
                 let before = change.before.expect("a deletion has something before it");

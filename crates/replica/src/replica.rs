@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use synod_core::{
     Answer, Audience, Awaiting, Batch, Change, Command, Config, Delivery, Index, Input, Lsn, Machine, NodeId,
-    Output, Patience, Protocol, ReadId, Recovered, Refusal, SnapshotRef, Status, Time, batch_bytes,
-    empty_batch,
+    Output, Patience, Protocol, ReadId, Recovered, Refusal, SnapshotRef, Stamp, Stamped, Status, Time,
+    batch_bytes, empty_batch,
 };
 
 use crate::compaction::{CompactionPolicy, Growth};
@@ -242,10 +242,15 @@ impl<P: Protocol, M: Machine> Replica<P, M> {
 
     /// When [`Replica::tick`] and [`Replica::flush`] are due at the latest.
     pub fn deadline(&self) -> Option<Time> {
-        if !self.backlog.is_empty() || !self.pending.is_empty() {
+        if !self.backlog.is_empty() && !self.is_merge_waiting() || !self.pending.is_empty() {
             return Some(Time::ZERO);
         }
         [self.protocol.deadline(), self.transfers.deadline()].into_iter().flatten().min()
+    }
+
+    /// Whether what was delivered waits for a snapshot to be written, because another is to be made.
+    fn is_merge_waiting(&self) -> bool {
+        self.saving.is_some() && matches!(self.backlog.front(), Some(Delivery::Merge { .. }))
     }
 
     /// Lets everything that gathered leave in one group.
@@ -433,6 +438,36 @@ impl<P: Protocol, M: Machine> Replica<P, M> {
                         past.restart(at, self.machine.freeze(), self.id);
                         self.machine.taken_back();
                     }
+                    // Without one order the snapshot may lack what was applied here before, and what follows brings it back: nobody
+                    // may see the state between.
+                    budget = usize::MAX;
+                }
+                Delivery::Stamped { at, stamp, body } => {
+                    self.advance(at);
+                    self.machine.stamped(&stamp);
+                    match body {
+                        Stamped::Batch(batch) => {
+                            self.apply_stamped(at, stamp, &batch, world);
+                            budget = budget.saturating_sub(batch.len().max(1));
+                        }
+                        Stamped::Members(members) => world.members(at, &members),
+                    }
+                }
+                Delivery::Merge { .. } if self.saving.is_some() => {
+                    // One snapshot is written at a time; this one waits, and what was delivered behind it.
+                    self.backlog.push_front(delivery);
+                    break;
+                }
+                Delivery::Merge { at, snapshot } => {
+                    let (frozen_at, failed) =
+                        (snapshot.at, |source| RestoreFailed { at: snapshot.at, source });
+                    debug_assert!(
+                        at > self.applied && at > frozen_at,
+                        "a merged state holds more than either"
+                    );
+                    let merged = self.machine.merge(&snapshot, at).map_err(failed)?;
+                    self.saving = Some(at);
+                    world.save(at, merged);
                 }
                 Delivery::Rewind { at } => self.rewind(at)?,
             }
@@ -460,6 +495,19 @@ impl<P: Protocol, M: Machine> Replica<P, M> {
     fn remember(&mut self, at: Index, batch: &Batch) {
         if let Some(past) = &mut self.past {
             past.push(at, batch.clone(), self.machine.freeze());
+        }
+    }
+
+    fn apply_stamped<W: World<P, M>>(&mut self, at: Index, stamp: Stamp, batch: &Batch, world: &mut W) {
+        self.growth.applied(batch_bytes(batch));
+        for (place, command) in batch.iter().enumerate() {
+            let stamp = stamp.of_command(place);
+            if command.id.origin == self.id {
+                let reply = self.machine.apply_stamped(at, &stamp, command, Audience::Client);
+                world.reply(command.id, reply);
+            } else {
+                self.machine.apply_stamped(at, &stamp, command, Audience::Nobody);
+            }
         }
     }
 

@@ -220,6 +220,7 @@ impl From<OpError> for Status {
             OpError::StreamFilter => {
                 Status::new(Code::Unimplemented, "RangeStream does not support revision filters")
             }
+            OpError::NeedsOneOrder(sentence) => Status::new(Code::FailedPrecondition, sentence),
             OpError::Malformed => Status::new(Code::Internal, "etcdserver: malformed command"),
         }
     }

@@ -496,6 +496,33 @@ impl Hub {
         self.compacted = revision;
     }
 
+    /// The store became another state, of another history, that begins with `view.revision`: whoever was told anything of the old one,
+    /// or waits for any of it, learns that what it would hear next is compacted. Revisions of the future are still to come.
+    pub(crate) fn history_ended(&mut self, view: &View) {
+        self.revision = view.revision;
+        self.compacted = view.compacted;
+        let cut: Vec<WatcherId> =
+            self.watchers.iter().filter(|(_, it)| it.next <= view.revision).map(|(id, _)| *id).collect();
+        for id in cut {
+            let watcher = self.watchers.get_mut(&id).expect("a known watcher");
+            // Revision 0 is below whatever a history begins with.
+            let (state, next) = (watcher.state, std::mem::replace(&mut watcher.next, 0));
+            match state {
+                State::Synced(_) => {
+                    self.unsync(id);
+                    self.watchers.get_mut(&id).expect("a known watcher").state = State::Lagging;
+                    self.lagging.insert((0, id));
+                }
+                State::Lagging => {
+                    self.lagging.remove(&(next, id));
+                    self.lagging.insert((0, id));
+                }
+                // It is brought forward when its stream has room.
+                State::Parked => {}
+            }
+        }
+    }
+
     /// The store became another state, of the same history: everybody goes on from where they were.
     pub(crate) fn history_replaced(&mut self, view: &View) {
         // Who was synced has been told everything up to the present as it was.
