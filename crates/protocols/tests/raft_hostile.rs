@@ -144,6 +144,9 @@ fn hostile_inputs_never_panic() {
                         delivered = snapshot.at;
                     }
                     Delivery::Rewind { .. } => panic!("seed {seed}: Raft takes nothing back"),
+                    Delivery::Stamped { .. } | Delivery::Merge { .. } => {
+                        panic!("seed {seed}: Raft has one order, and needs no stamps")
+                    }
                 }
             }
             records.append(&mut out.records);
