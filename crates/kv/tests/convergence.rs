@@ -97,7 +97,7 @@ fn model(casts: &[Cast]) -> BTreeMap<Bytes, Bytes> {
             Op::Put(put) => drop(keys.insert(put.key.clone(), put.value.clone())),
             Op::DeleteRange(delete) if delete.range_end.is_empty() => drop(keys.remove(&delete.key)),
             Op::DeleteRange(delete) => keys.retain(|key, _| {
-                *key < delete.key || (delete.range_end != &b"\0"[..] && *key >= delete.range_end)
+                *key < delete.key || (delete.range_end != b"\0"[..] && *key >= delete.range_end)
             }),
             Op::Txn(txn) => {
                 for op in &txn.success {
