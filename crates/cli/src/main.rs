@@ -26,7 +26,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run three members in this process, to try things out (the default)
+    /// Run a few members in this process, to try things out (the default)
     Demo(demo::Options),
     /// Judge which consistency level a history has
     Check(check::CheckArgs),

@@ -192,7 +192,7 @@ fn wrong_flags_get_one_clear_sentence() {
         (&["--cert-file=x.pem"], "TLS is not supported yet"),
         (&["--discovery=http://x"], "discovery is not supported yet"),
         (&["--config-file=x.yml"], "configuration file is not supported yet"),
-        (&["--protocol=pbft"], "not built in yet"),
+        (&["--protocol=zab"], "allowed is raft"),
         (&["--force-new-cluster"], "not supported yet"),
         (&[&ports[0], &ports[1], &ports[2], &ports[3], &file_flag], "not a folder"),
     ];

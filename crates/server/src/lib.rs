@@ -4,10 +4,12 @@
 //! live there, so that a put wakes nobody else but the disk. Where to read on:
 //!
 //! - [`config`]: what a member is told. [`member`]: how it starts, and how it ends in good order.
+//! - [`protocol`]: the family, one line and one file for each. [`contract`]: what each of them gives.
 //! - [`node`]: the replica at work. [`disk`]: its log and snapshots on threads of their own. [`transport`]: its peers.
 //! - [`http`], [`grpc`], [`service`], [`convert`], [`status`], [`metrics`]: its clients.
 
 pub mod config;
+pub mod contract;
 pub mod convert;
 mod disk;
 pub mod grpc;
@@ -15,6 +17,7 @@ pub mod http;
 pub mod member;
 pub mod metrics;
 mod node;
+pub mod protocol;
 pub mod service;
 pub mod status;
 pub mod transport;

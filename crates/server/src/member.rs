@@ -8,11 +8,10 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use synod_core::{Config, Members, NodeId, Protocol, Recovered, Wire};
+use synod_core::{Config, Members, NodeId, Protocol, Recovered, Time, Wire};
 use synod_kv::op::MemberAttributes;
-use synod_protocols::raft::{self, Raft};
 use synod_replica::{CompactionPolicy, Limits, Replica};
 use synod_wal::{Identity, Log, LogOptions, RealDisk, Recovery};
 use tokio::net::TcpListener;
@@ -28,6 +27,7 @@ use crate::node::turn::{Past, Turn};
 use crate::node::waiters::Waiters;
 use crate::node::world::{Mouth, Outside, SharedMachine};
 use crate::node::{MemberError, Node, chores};
+use crate::protocol::{Served, Told};
 use crate::service::backend::{self, Backend, MemberInfo};
 use crate::service::{self, Service};
 use crate::transport::{self, Transport};
@@ -107,7 +107,7 @@ fn run(
 ) -> Result<(), MemberError> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(MemberError::Start)?;
-    let outcome = runtime.block_on(serve(settings, ready, stopped));
+    let outcome = runtime.block_on((settings.protocol.serve)(settings, ready, stopped));
     // What is left are tasks that nobody waits for.
     runtime.shutdown_background();
     outcome
@@ -145,16 +145,24 @@ fn open(settings: &Settings) -> Result<Opened, MemberError> {
     Ok(Opened { membership, log, recovery })
 }
 
-fn options_of(settings: &Settings, founders: usize) -> Result<raft::Options, MemberError> {
-    let mut options = raft::Options::timed(settings.heartbeat, settings.election_timeout);
-    if founders == 1 {
-        // There is nobody whose silence would have to be waited for: a restart serves that much sooner.
-        options.election_timeout = settings.heartbeat * 2;
-        options.election_jitter = Duration::ZERO;
-    }
-    options.pre_vote = settings.pre_vote;
-    options.check().map_err(|wrong| MemberError::Options(wrong.to_string()))?;
-    Ok(options)
+/// The protocol's options; `now` is the replica's time at this moment.
+fn options_of<P: Served>(
+    settings: &Settings,
+    membership: &Membership,
+    founders: &Members,
+    now: Time,
+) -> Result<P::Options, MemberError> {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let told = Told {
+        settings,
+        flags: &settings.protocol_flags,
+        cluster: membership.cluster,
+        me: membership.member,
+        founders,
+        folder: &settings.data_dir,
+        zero: since_1970.saturating_sub(Duration::from_nanos(now.0)),
+    };
+    P::options(&told).map_err(|wrong| MemberError::Options(wrong.to_string()))
 }
 
 fn limits_of(settings: &Settings) -> Limits {
@@ -167,7 +175,8 @@ fn limits_of(settings: &Settings) -> Limits {
     Limits { compaction, ..Limits::default() }
 }
 
-async fn serve(
+/// Runs a member with one protocol, to its end.
+pub(crate) async fn serve<P: Served>(
     settings: &Settings,
     ready: oneshot::Sender<()>,
     mut stopped: watch::Receiver<bool>,
@@ -187,7 +196,6 @@ async fn serve(
         "starting a member"
     );
 
-    let options = options_of(settings, membership.founders.len())?;
     let machine = SharedMachine::new();
     let founders = Members::of(membership.founders.iter().map(|(id, _, _)| *id));
     let infos = membership.founders.iter().map(|(id, name, urls)| MemberInfo {
@@ -199,9 +207,10 @@ async fn serve(
     });
     let identity = backend::Identity { cluster: membership.cluster, member: membership.member };
     let node = Node::new(identity, machine.0.clone(), founders.clone(), infos.collect());
+    let options = options_of::<P>(settings, &membership, &founders, node.0.clock.now())?;
     let config = Config { id: membership.member, members: founders, seed: membership.first_number, options };
-    let found = recovered::<Raft>(recovery)?;
-    let replica = Replica::<Raft, _>::open(&config, limits_of(settings), found, machine, node.0.clock.now())
+    let found = recovered::<P>(recovery)?;
+    let replica = Replica::<P, _>::open(&config, limits_of(settings), found, machine, node.0.clock.now())
         .map_err(MemberError::Restore)?;
 
     let transport = start_transport(settings, &membership, &node, peers);
@@ -229,6 +238,7 @@ async fn serve(
         next_number: membership.first_number,
         election_timeout: settings.election_timeout,
         warning_apply: settings.warning_apply,
+        house: P::ROW.house,
         moving: None,
         past: Past::default(),
     };
@@ -283,7 +293,7 @@ fn start_transport(
     let identity = transport::Identity {
         me: membership.member,
         cluster: membership.cluster,
-        protocol: "raft",
+        protocol: settings.protocol.row.name,
         addresses: addresses.get(&membership.member).cloned().unwrap_or_default(),
     };
     let transport = Transport::start(identity, listeners, Arc::new(Mouth { node: node.clone() }));

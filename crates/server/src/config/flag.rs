@@ -6,6 +6,7 @@
 //! someone who gets an error.
 
 use super::unsupported::UNSUPPORTED;
+use crate::protocol;
 
 /// One flag of the command line and its `ETCD_*` variable.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +48,20 @@ pub enum Support {
     Twin(&'static str),
 }
 
+impl Flag {
+    /// A flag that a protocol has for itself: `--name value` or `--name=value`.
+    #[must_use]
+    pub const fn value(name: &'static str, default: &'static str, help: &'static str) -> Flag {
+        value(name, default, help)
+    }
+
+    /// A flag that a protocol has for itself: `--name` or `--name=false`.
+    #[must_use]
+    pub const fn switch(name: &'static str, default: &'static str, help: &'static str) -> Flag {
+        switch(name, default, help)
+    }
+}
+
 const fn value(name: &'static str, default: &'static str, help: &'static str) -> Flag {
     Flag { name, kind: Kind::Value, default, support: Support::Honoured, help }
 }
@@ -80,7 +95,6 @@ pub(crate) const HONOURED: &[Flag] = &[
         "1000",
         "Milliseconds without a leader until an election; at least 5 heartbeats",
     ),
-    switch("pre-vote", "true", "Ask before an election whether it could be won"),
     value(
         "snapshot-count",
         "10000",
@@ -113,7 +127,7 @@ pub(crate) const HONOURED: &[Flag] = &[
     value("log-level", "info", "debug, info, warn, error, panic or fatal"),
     value("log-format", "json", "json or console"),
     value("log-outputs", "default", "default, stderr or stdout"),
-    value("protocol", "raft", "Synod: the replication protocol"),
+    value("protocol", "raft", "Synod: the replication protocol; see below for the family"),
     twin("experimental-watch-progress-notify-interval", "watch-progress-notify-interval"),
     twin("experimental-warning-apply-duration", "warning-apply-duration"),
 ];
@@ -121,12 +135,12 @@ pub(crate) const HONOURED: &[Flag] = &[
 /// The flag of this name.
 #[must_use]
 pub(crate) fn find(name: &str) -> Option<&'static Flag> {
-    HONOURED.iter().chain(UNSUPPORTED).find(|flag| flag.name == name)
+    all().find(|flag| flag.name == name)
 }
 
-/// Every flag there is.
+/// Every flag there is; what two protocols share stands here twice.
 pub fn all() -> impl Iterator<Item = &'static Flag> {
-    HONOURED.iter().chain(UNSUPPORTED)
+    HONOURED.iter().chain(UNSUPPORTED).chain(protocol::flags())
 }
 
 /// The environment variable that sets this flag.
@@ -162,10 +176,14 @@ fn edits(a: &str, b: &str) -> usize {
 mod tests {
     use super::*;
 
-    /// No flag stands in the tables twice, and every twin points at an honoured flag.
+    /// No flag stands in the tables twice (but for what protocols share), and every twin points at an honoured flag.
     #[test]
     fn the_tables_are_consistent() {
-        let mut names: Vec<_> = all().map(|flag| flag.name).collect();
+        let mut own: Vec<_> = protocol::flags().map(|flag| flag.name).collect();
+        own.sort_unstable();
+        own.dedup();
+        let mut names: Vec<_> = HONOURED.iter().chain(UNSUPPORTED).map(|flag| flag.name).collect();
+        names.extend(own);
         names.sort_unstable();
         let total = names.len();
         names.dedup();

@@ -11,7 +11,7 @@ mod parse;
 mod settings;
 #[cfg(test)]
 mod tests;
-mod units;
+pub(crate) mod units;
 mod unsupported;
 
 pub use address::Address;

@@ -1,5 +1,6 @@
 //! What a member works with: every value checked, on its own and against the others.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use super::address::{self, Address};
 use super::cluster::InitialCluster;
 use super::parse::Values;
 use super::units;
+use crate::protocol::{self, Chosen, Kin};
 
 /// Everything that one member is told.
 #[derive(Clone, Debug)]
@@ -34,8 +36,10 @@ pub struct Settings {
     pub heartbeat: Duration,
     /// Without a leader until an election.
     pub election_timeout: Duration,
-    /// Whether to ask before an election.
-    pub pre_vote: bool,
+    /// The replication protocol.
+    pub protocol: &'static Kin,
+    /// What was chosen for the protocol's own flags.
+    pub protocol_flags: Chosen,
     /// Deliveries between snapshots, at least.
     pub snapshot_count: u64,
     /// Bytes of commands between snapshots, at least.
@@ -151,7 +155,7 @@ impl Settings {
             "" => PathBuf::from(format!("{name}.{suffix}")),
             given => PathBuf::from(given),
         };
-        protocol(values)?;
+        let (protocol, protocol_flags) = protocol(values)?;
         let number = |flag: &str, min: i64, max: i64| units::integer(flag, values.get(flag), min, max);
         let max_snapshots = number("max-snapshots", 0, i64::MAX)?;
         if max_snapshots == 1 {
@@ -184,7 +188,8 @@ impl Settings {
             },
             heartbeat,
             election_timeout,
-            pre_vote: units::boolean("pre-vote", values.get("pre-vote"))?,
+            protocol,
+            protocol_flags,
             snapshot_count: number("snapshot-count", 1, i64::MAX)?.unsigned_abs(),
             snapshot_bytes: number("snapshot-bytes", 1, i64::MAX)?.unsigned_abs(),
             quota_bytes: quota,
@@ -357,13 +362,21 @@ fn auto_compaction(values: &Values) -> Result<AutoCompaction, ConfigError> {
     }
 }
 
-/// The family's other members are known by name, so that a wish for one of them gets a clear answer.
-fn protocol(values: &Values) -> Result<(), ConfigError> {
-    match values.get("protocol") {
-        "raft" => Ok(()),
-        planned @ ("paxos" | "multipaxos" | "pbft" | "pow" | "primary-backup" | "causal") => {
-            Err(ConfigError::new(format!("--protocol={planned} is not built in yet; allowed is raft")))
-        }
-        other => Err(one_of("protocol", other, "raft")),
+/// The protocol, with its own flags; those of others are refused rather than ignored.
+fn protocol(values: &Values) -> Result<(&'static Kin, Chosen), ConfigError> {
+    let kin = protocol::find(values.get("protocol"))?;
+    let set: BTreeSet<_> =
+        protocol::flags().map(|flag| flag.name).filter(|name| values.is_set(name)).collect();
+    let stranger = |name: &&str| !kin.row.flags.iter().any(|flag| flag.name == *name);
+    if let Some(flag) = set.iter().copied().find(stranger) {
+        return Err(ConfigError::new(format!(
+            "--{flag} is a flag of --protocol={}, and means nothing to --protocol={}",
+            protocol::owners(flag).join(", "),
+            kin.row.name
+        )));
     }
+    let given: Vec<_> = set.into_iter().map(|name| (name, values.get(name))).collect();
+    let chosen = Chosen::of(&kin.row, &given)?;
+    (kin.check)(&chosen)?;
+    Ok((kin, chosen))
 }

@@ -59,7 +59,6 @@ fn bad_values_are_named() {
         (&["--initial-cluster=default=http://h:1"], "must be the same"),
         (&["--initial-cluster=default=http://localhost:2380,b=http://localhost:2380"], "both"),
         (&["--initial-cluster-state=old"], "new or existing"),
-        (&["--protocol=pbft"], "not built in yet"),
         (&["--protocol=zab"], "allowed is raft"),
         (&["--log-level=loud"], "allowed is debug"),
         (&["--watch-progress-notify-interval=1ms"], "at least 100ms"),

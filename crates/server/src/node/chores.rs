@@ -21,10 +21,10 @@ const RETRY: Duration = Duration::from_millis(500);
 pub(crate) async fn publish(node: &Node, attributes: MemberAttributes) -> bool {
     let member = node.identity().member;
     loop {
-        // Only what is up to date tells whether publishing is needed at all.
+        // Only what is up to date tells whether publishing is needed at all; or what is here, where that is all there is.
         let outcome = match node.fence().await {
-            Ok(()) if node.store().read().members().get(&member.0) == Some(&attributes) => return true,
-            Ok(()) => {
+            Ok(()) | Err(Failure::Unsupported(_)) if is_published(node, &attributes) => return true,
+            Ok(()) | Err(Failure::Unsupported(_)) => {
                 let op = Op::MemberPublish { node: member.0, attributes: attributes.clone() };
                 node.propose(op).await.map(|_| ())
             }
@@ -39,13 +39,17 @@ pub(crate) async fn publish(node: &Node, attributes: MemberAttributes) -> bool {
     }
 }
 
-/// While this member leads, sees to it that the cluster's quota is what this member was told.
+fn is_published(node: &Node, attributes: &MemberAttributes) -> bool {
+    node.store().read().members().get(&node.identity().member.0) == Some(attributes)
+}
+
+/// While this member keeps house, sees to it that the cluster's quota is what this member was told.
 pub(crate) async fn keep_quota(node: Node, bytes: u64) {
     let me = node.identity().member;
-    let mut leader = node.leader();
-    while leader.wait_for(|leader| *leader == Some(me)).await.is_ok() {
+    let mut keeper = node.keeper();
+    while keeper.wait_for(|keeper| *keeper == Some(me)).await.is_ok() {
         let in_force = match node.fence().await {
-            Ok(()) => node.store().read().quota(),
+            Ok(()) | Err(Failure::Unsupported(_)) => node.store().read().quota(),
             Err(Failure::Stopped) => return,
             Err(_) => {
                 sleep(RETRY).await;
@@ -56,7 +60,7 @@ pub(crate) async fn keep_quota(node: Node, bytes: u64) {
             sleep(RETRY).await;
             continue;
         }
-        if leader.wait_for(|leader| *leader != Some(me)).await.is_err() {
+        if keeper.wait_for(|keeper| *keeper != Some(me)).await.is_err() {
             return;
         }
     }
@@ -69,7 +73,7 @@ const PERIOD_MAX: Duration = Duration::from_secs(3600);
 /// Periodic mode looks at the revision this often within a period.
 const SAMPLES: u32 = 10;
 
-/// Compacts without being asked, while this member leads.
+/// Compacts without being asked, while this member keeps house.
 pub(crate) async fn compact(node: Node, mode: AutoCompaction) {
     match mode {
         AutoCompaction::Off => {}
@@ -132,9 +136,10 @@ impl Window {
 }
 
 async fn compact_to(node: &Node, revision: i64) {
-    let leads = node.standing().leader == Some(node.identity().member) && node.identity().member != NodeId(0);
+    let keeps_house =
+        node.standing().keeper == Some(node.identity().member) && node.identity().member != NodeId(0);
     let compacted = node.store().read().compacted();
-    if !leads || revision <= compacted.max(0) {
+    if !keeps_house || revision <= compacted.max(0) {
         return;
     }
     tracing::info!(revision, "starting auto compaction");

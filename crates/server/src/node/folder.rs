@@ -85,7 +85,11 @@ impl Membership {
                     settings.data_dir.display()
                 )));
             }
-            None => told.clone(),
+            None => {
+                let checked = settings.protocol.row.check_size(told.founders.len());
+                checked.map_err(|wrong| FolderError::Mismatch(wrong.to_string()))?;
+                told.clone()
+            }
         };
         let given = settings.cluster_given && settings.cluster_state == ClusterState::New;
         if given && (found.cluster, found.member) != (told.cluster, told.member) {
@@ -101,7 +105,7 @@ impl Membership {
         }
         if found.protocol != told.protocol {
             return Err(FolderError::Mismatch(format!(
-                "{} was written by --protocol={}, not {}: a cluster keeps its protocol",
+                "{} was written by --protocol={}, not {}: a cluster keeps its protocol; choose another --data-dir for another one",
                 settings.data_dir.display(),
                 found.protocol,
                 told.protocol
@@ -119,7 +123,7 @@ impl Membership {
         Membership {
             cluster: cluster.cluster_id(),
             member: cluster.member_id(&settings.name).unwrap_or_default(),
-            protocol: "raft".to_owned(),
+            protocol: settings.protocol.row.name.to_owned(),
             founders: founders
                 .into_iter()
                 .map(|(id, name, urls)| (id, name.to_owned(), urls.to_vec()))

@@ -30,13 +30,13 @@ impl<P: Protocol> Turn<P> {
     }
 
     pub(super) fn put_question(&mut self, now: Time, number: u64, ask: Ask) {
-        let leader = self.shared.standing.lock().leader;
-        match leader {
-            Some(leader) if leader == self.outside.me => {
+        let keeper = self.shared.standing.lock().keeper;
+        match keeper {
+            Some(keeper) if keeper == self.outside.me => {
                 let told = self.answer(now, ask);
                 self.outside.waiters.told(number, Ok(told));
             }
-            Some(leader) => self.outside.post(leader, &Envelope::Ask(number, ask)),
+            Some(keeper) => self.outside.post(keeper, &Envelope::Ask(number, ask)),
             None => self.outside.waiters.park(Who::Ask(number)),
         }
     }

@@ -99,7 +99,7 @@ pub(crate) struct Shared {
     pub(crate) members: RwLock<Members>,
     /// The members that the cluster was founded with: for what they have not said of themselves yet.
     pub(crate) founders: Vec<MemberInfo>,
-    pub(crate) leader: watch::Sender<Option<NodeId>>,
+    pub(crate) keeper: watch::Sender<Option<NodeId>>,
     pub(crate) stopping: watch::Sender<bool>,
     /// What has been removed from memory: everything that compactions up to this revision gave up.
     pub(crate) scrubbed: watch::Sender<i64>,
@@ -125,8 +125,15 @@ impl Node {
         members: Members,
         founders: Vec<MemberInfo>,
     ) -> Node {
-        let standing =
-            Standing { role: Role::Follower, leader: None, term: 0, decided: 0, applied: 0, disk_bytes: 0 };
+        let standing = Standing {
+            role: Role::Follower,
+            leader: None,
+            keeper: None,
+            term: 0,
+            decided: 0,
+            applied: 0,
+            disk_bytes: 0,
+        };
         Node(Arc::new(Shared {
             identity,
             clock: turn::Clock::start(),
@@ -136,7 +143,7 @@ impl Node {
             standing: Mutex::new(standing),
             members: RwLock::new(members),
             founders,
-            leader: watch::Sender::new(None),
+            keeper: watch::Sender::new(None),
             stopping: watch::Sender::new(false),
             scrubbed: watch::Sender::new(0),
             bell: Arc::default(),
@@ -292,8 +299,8 @@ impl Backend for Node {
         if compacted > 0 { self.compacted(compacted).await } else { Ok(()) }
     }
 
-    fn leader(&self) -> watch::Receiver<Option<NodeId>> {
-        self.0.leader.subscribe()
+    fn keeper(&self) -> watch::Receiver<Option<NodeId>> {
+        self.0.keeper.subscribe()
     }
 
     async fn snapshot(&self) -> Result<Image, Failure> {

@@ -16,7 +16,7 @@ pub(super) fn write(shared: &Shared, page: &mut Page) {
     page.gauge(
         "etcd_server_has_leader",
         "Whether or not a leader exists. 1 is existence, 0 is not.",
-        flag(standing.leader.is_some()),
+        flag(standing.keeper.is_some()),
     );
     let leads = standing.leader == Some(shared.identity.member);
     page.gauge(

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use synod_core::{Command, CommandId, Machine, NodeId, Protocol, ReadId, Role, Time, Wire};
+use synod_core::{Command, CommandId, Machine, NodeId, Protocol, ReadId, Role, Status, Time, Wire};
 use synod_kv::op::Op;
 use synod_replica::Replica;
 
@@ -20,6 +20,7 @@ use super::leading::{Moving, REVOKE_EVERY};
 use super::waiters::Who;
 use super::world::{Outside, SharedMachine};
 use super::{MemberError, Shared};
+use crate::protocol::House;
 use crate::service::backend::{Cause, Failure, Standing};
 
 /// How often the status is looked at while turn follows turn: it costs more than a turn's own work.
@@ -57,6 +58,7 @@ pub(crate) struct Turn<P: Protocol> {
     pub(crate) next_number: u64,
     pub(crate) election_timeout: Duration,
     pub(crate) warning_apply: Duration,
+    pub(crate) house: House,
     pub(crate) moving: Option<Moving>,
     pub(crate) past: Past,
 }
@@ -222,7 +224,7 @@ impl<P: Protocol> Turn<P> {
         match Envelope::<P::Message>::decode_all(message) {
             Ok(Envelope::Packet(packet)) => self.replica.receive(now, from, packet),
             Ok(Envelope::Ask(number, ask)) => {
-                let told = if self.leads() { self.answer(now, ask) } else { Told::NotLeader };
+                let told = if self.keeps_house() { self.answer(now, ask) } else { Told::NotLeader };
                 self.outside.post(from, &Envelope::Told(number, told));
             }
             // The question goes to whoever leads now, as soon as that is known.
@@ -259,6 +261,10 @@ impl<P: Protocol> Turn<P> {
         self.shared.standing.lock().leader == Some(self.outside.me)
     }
 
+    fn keeps_house(&self) -> bool {
+        self.shared.standing.lock().keeper == Some(self.outside.me)
+    }
+
     fn serve_watchers(&mut self) {
         let mut store = self.shared.store.write();
         let lagging = store.catch_up(CATCH_UP_BUDGET);
@@ -292,23 +298,25 @@ impl<P: Protocol> Turn<P> {
         let status = self.replica.status();
         let before = *self.shared.standing.lock();
         let disk_bytes = self.shared.disk.folder_bytes.load(Relaxed);
+        let quorum = status.members.voters.len() / 2 + 1;
+        let reached = self.outside.transport.connected() + 1 >= quorum;
         let standing = Standing {
             role: status.role,
             leader: status.leader,
+            keeper: self.keeper(&status, reached),
             term: status.term,
             decided: status.decided.0,
             applied,
             disk_bytes,
         };
         *self.shared.standing.lock() = standing;
-        let quorum = status.members.voters.len() / 2 + 1;
-        let connected = self.outside.transport.connected() + 1;
-        if connected >= quorum {
+        if reached {
             self.past.isolated_since = None;
         } else {
             self.past.isolated_since.get_or_insert(now);
         }
-        let leads = status.leader == Some(self.outside.me) && status.role == Role::Leader;
+        let leads =
+            status.leader == Some(self.outside.me) && matches!(status.role, Role::Leader | Role::Primary);
         let mut store = self.shared.store.write();
         if leads && !store.lessor().is_leading() {
             store.promote_lessor(now, self.election_timeout);
@@ -316,24 +324,42 @@ impl<P: Protocol> Turn<P> {
             store.lessor().demote();
         }
         drop(store);
-        if before.leader != standing.leader {
-            if let Some(leader) = standing.leader {
+        if before.keeper != standing.keeper {
+            self.note_keeper(now, &standing);
+        }
+    }
+
+    /// Who keeps house now, as far as is known here; `reached`: a majority of the voters, with this member, is connected.
+    fn keeper(&self, status: &Status, reached: bool) -> Option<NodeId> {
+        match self.house {
+            House::Leader => return status.leader,
+            House::Majority if !reached => return None,
+            House::Majority | House::Anyone => {}
+        }
+        let first = self.outside.transport.first_connected(|id| status.members.voters.contains(&id));
+        Some(first.map_or(self.outside.me, |first| first.min(self.outside.me)))
+    }
+
+    fn note_keeper(&mut self, now: Time, standing: &Standing) {
+        match (self.house, standing.keeper) {
+            (House::Leader, Some(leader)) => {
                 self.past.elected_at = Some(now);
                 self.shared.leader_changes.fetch_add(1, Relaxed);
                 tracing::info!(%leader, term = standing.term, "raft.node: elected leader");
-            } else {
-                tracing::warn!(term = standing.term, "raft.node: lost leader");
             }
-            self.past.retried_at = Time::ZERO;
-            self.shared.leader.send_replace(standing.leader);
+            (House::Leader, None) => tracing::warn!(term = standing.term, "raft.node: lost leader"),
+            (_, Some(keeper)) => tracing::info!(%keeper, "another member keeps house"),
+            (_, None) => tracing::warn!("no majority is connected"),
         }
+        self.past.retried_at = Time::ZERO;
+        self.shared.keeper.send_replace(standing.keeper);
     }
 
     fn retry_parked(&mut self, now: Time) {
         if !self.outside.waiters.has_parked() || now.since(self.past.retried_at) < RETRY_EVERY {
             return;
         }
-        if self.shared.standing.lock().leader.is_none() {
+        if self.shared.standing.lock().keeper.is_none() {
             // Looked at again when there is one, or when they expire.
             self.past.retried_at = now;
             return;

@@ -72,8 +72,8 @@ pub trait Backend: Send + Sync + 'static {
     /// Gives room back to the system where the store can; returns when it is done.
     fn defragment(&self) -> impl Future<Output = Result<(), Failure>> + Send;
 
-    /// Whether a leader is known, as it changes: `None` while there is none.
-    fn leader(&self) -> watch::Receiver<Option<NodeId>>;
+    /// Who keeps house, as it changes; see [`Standing::keeper`].
+    fn keeper(&self) -> watch::Receiver<Option<NodeId>>;
 
     /// Opens a consistent image of the state, to be read piece by piece while applying goes on.
     fn snapshot(&self) -> impl Future<Output = Result<Image, Failure>> + Send;
@@ -108,6 +108,9 @@ pub struct Standing {
     pub role: Role,
     /// Whom it follows; itself when it leads.
     pub leader: Option<NodeId>,
+    /// Who keeps house: the leader, where the protocol has one; otherwise the first member that is there. `None` while nothing
+    /// can be ordered, as far as is known.
+    pub keeper: Option<NodeId>,
     /// Its term.
     pub term: u64,
     /// The last position known to be decided.

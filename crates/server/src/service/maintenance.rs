@@ -24,7 +24,7 @@ impl<B: Backend> Service<B> {
         let standing = self.backend.standing();
         let store = self.backend.store().read();
         let mut errors = Vec::new();
-        if standing.leader.is_none() {
+        if standing.keeper.is_none() {
             errors.push("etcdserver: no leader".to_owned());
         }
         for alarm in store.alarms() {

@@ -141,7 +141,7 @@ impl<B: Backend> Service<B> {
     /// # Errors
     /// The status that the client gets.
     pub async fn unary(&self, method: Method, metadata: &Metadata, body: Bytes) -> Result<Payload, Status> {
-        if metadata.leader_required && self.backend.standing().leader.is_none() {
+        if metadata.leader_required && self.backend.standing().keeper.is_none() {
             return Err(status::no_leader());
         }
         match method {
@@ -207,7 +207,7 @@ impl<B: Backend> Service<B> {
         };
         let service = self.clone();
         Box::pin(async move {
-            if leader_required && service.backend.standing().leader.is_none() {
+            if leader_required && service.backend.standing().keeper.is_none() {
                 return Err(status::no_leader());
             }
             if !matches!(method, Method::Snapshot | Method::HealthWatch | Method::Reflection) {
@@ -224,13 +224,13 @@ impl<B: Backend> Service<B> {
 
     /// Returns when there has been no leader for three election timeouts in a row.
     async fn leader_lost(&self) {
-        let mut leader = self.backend.leader();
+        let mut keeper = self.backend.keeper();
         loop {
-            if leader.wait_for(Option::is_none).await.is_err() {
+            if keeper.wait_for(Option::is_none).await.is_err() {
                 return;
             }
             let patience = self.options.election_timeout * 3;
-            let found = tokio::time::timeout(patience, leader.wait_for(Option::is_some)).await;
+            let found = tokio::time::timeout(patience, keeper.wait_for(Option::is_some)).await;
             if !matches!(found, Ok(Ok(_))) {
                 return;
             }

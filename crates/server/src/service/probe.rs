@@ -5,7 +5,7 @@ use synod_api::health::{HealthCheckRequest, HealthCheckResponse, health_check_re
 use synod_core::Role;
 use synod_kv::op::AlarmKind;
 
-use super::backend::Backend;
+use super::backend::{Backend, Failure};
 use super::payload::Payload;
 use super::stream::{Inbox, Outbox, no_request};
 use super::{Service, decode};
@@ -70,7 +70,7 @@ impl<B: Backend> Service<B> {
             Check::SerializableRead => {
                 self.backend.store().read().check_readable().map_err(|error| error.to_string())
             }
-            Check::LinearizableRead => self.fence().await.map_err(|status| status.message.into_owned()),
+            Check::LinearizableRead => self.readable().await.map_err(|status| status.message.into_owned()),
             Check::NonLearner => match self.backend.standing().role {
                 Role::Learner => Err("not supported for learner".to_owned()),
                 _ => Ok(()),
@@ -94,14 +94,22 @@ impl<B: Backend> Service<B> {
         if let Some(name) = alarm {
             return Err(format!("ALARM {name}"));
         }
-        if self.backend.standing().leader.is_none() {
+        if self.backend.standing().keeper.is_none() {
             return Err("RAFT NO LEADER".to_owned());
         }
         match freshness {
             Freshness::Local => Ok(()),
             Freshness::Linearizable => {
-                self.fence().await.map_err(|status| format!("RANGE ERROR:{}", status.message))
+                self.readable().await.map_err(|status| format!("RANGE ERROR:{}", status.message))
             }
+        }
+    }
+
+    /// The freshest read that the protocol has works.
+    async fn readable(&self) -> Result<(), Status> {
+        match self.backend.fence().await {
+            Err(Failure::Unsupported(_)) => Ok(self.backend.store().read().check_readable()?),
+            outcome => Ok(outcome?),
         }
     }
 

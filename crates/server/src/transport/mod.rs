@@ -175,6 +175,14 @@ impl Transport {
             .count()
     }
 
+    /// The peer with the smallest name that this member has a connection to, among those that `counts`.
+    #[must_use]
+    pub fn first_connected(&self, counts: impl Fn(NodeId) -> bool) -> Option<NodeId> {
+        let peers = self.shared.peers.read();
+        let stands = |peer: &Peer| peer.numbers.connected.load(Ordering::Relaxed);
+        peers.iter().find(|(id, peer)| counts(**id) && stands(peer)).map(|(id, _)| *id)
+    }
+
     /// Stops accepting; what is connected stays until the transport is dropped.
     pub fn stop_accepting(&mut self) {
         self.accepting.abort_all();

@@ -84,7 +84,15 @@ impl Backend for Fake {
 
     fn standing(&self) -> Standing {
         let role = if self.learner.load(Ordering::Relaxed) { Role::Learner } else { Role::Leader };
-        Standing { role, leader: *self.leader.borrow(), term: 3, decided: 9, applied: 9, disk_bytes: 4096 }
+        Standing {
+            role,
+            leader: *self.leader.borrow(),
+            keeper: *self.leader.borrow(),
+            term: 3,
+            decided: 9,
+            applied: 9,
+            disk_bytes: 4096,
+        }
     }
 
     async fn propose(&self, op: Op) -> Result<Reply, Failure> {
@@ -146,7 +154,7 @@ impl Backend for Fake {
         Ok(())
     }
 
-    fn leader(&self) -> watch::Receiver<Option<NodeId>> {
+    fn keeper(&self) -> watch::Receiver<Option<NodeId>> {
         self.leader.subscribe()
     }
 
