@@ -12,9 +12,11 @@ const FLOORS: &[(&str, u8)] = &[
     ("synod-wal", 1),
     ("synod-check", 1),
     ("synod-api", 1),
+    ("synod-http2", 1),
     ("synod-replica", 2),
     ("synod-sim", 3),
     ("synod-server", 3),
+    ("synod-load", 3),
     ("synod-cli", 4),
 ];
 

@@ -14,6 +14,7 @@ pub mod convert;
 mod disk;
 pub mod grpc;
 pub mod http;
+mod http2;
 pub mod member;
 pub mod metrics;
 mod node;

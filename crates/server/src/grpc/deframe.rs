@@ -9,7 +9,7 @@ use crate::service::payload::PREFIX;
 use crate::status::{Code, Status};
 
 /// Puts messages together; holds at most one message and its prefix.
-pub(super) struct Deframer {
+pub(crate) struct Deframer {
     /// What has arrived and is not handed out yet: the newest piece as it came, and older pieces copied together.
     held: BytesMut,
     piece: Bytes,
@@ -18,12 +18,12 @@ pub(super) struct Deframer {
 
 impl Deframer {
     /// Refuses messages longer than `message_max`.
-    pub(super) fn new(message_max: usize) -> Deframer {
+    pub(crate) fn new(message_max: usize) -> Deframer {
         Deframer { held: BytesMut::new(), piece: Bytes::new(), message_max }
     }
 
     /// Takes a piece; [`Deframer::next`] must have returned `None` before.
-    pub(super) fn push(&mut self, piece: Bytes) {
+    pub(crate) fn push(&mut self, piece: Bytes) {
         if self.piece.is_empty() {
             self.piece = piece;
         } else {
@@ -36,7 +36,7 @@ impl Deframer {
     ///
     /// # Errors
     /// A message that is compressed or too long: the stream cannot be read on after it.
-    pub(super) fn next(&mut self) -> Result<Option<Bytes>, Status> {
+    pub(crate) fn next(&mut self) -> Result<Option<Bytes>, Status> {
         let Some(prefix) = self.peek_prefix() else { return Ok(None) };
         match prefix[0] {
             0 => {}
@@ -83,7 +83,7 @@ impl Deframer {
     }
 
     /// Bytes of a message that has begun and not ended.
-    pub(super) fn unfinished(&self) -> usize {
+    pub(crate) fn unfinished(&self) -> usize {
         self.held.len() + self.piece.len()
     }
 

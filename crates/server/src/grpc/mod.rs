@@ -14,20 +14,19 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use synod_api::{Method, Shape};
 
-use self::deframe::Deframer;
-use crate::http::body::{self, Body, GrpcForm};
+pub(crate) use self::deframe::Deframer;
+use crate::http::body::{self, Body, GrpcForm, Upload};
 use crate::service::Service;
 use crate::service::backend::Backend;
 use crate::service::intake::Share;
 use crate::service::metadata::Metadata;
-use crate::service::stream::{Handler, Inbox, Outbox, Source, poll_once};
+use crate::service::stream::{Handler, Inbox, Outbox, Source, no_request, poll_once};
 use crate::status::{self, Code, Status};
 
 /// A message may be larger than the largest request by this much, to be refused by name instead of by the transport.
-const OVERHEAD: usize = 512 * 1024;
+pub(crate) const OVERHEAD: usize = 512 * 1024;
 
 /// A unary request must have arrived whole this long after its headers.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -44,7 +43,10 @@ pub fn is_grpc<T>(request: &Request<T>) -> bool {
 }
 
 /// Answers one call.
-pub async fn serve<B: Backend>(service: &Arc<Service<B>>, request: Request<Incoming>) -> Response<Body> {
+pub async fn serve<B: Backend>(
+    service: &Arc<Service<B>>,
+    request: Request<impl Upload>,
+) -> Response<Body> {
     let Some(method) = Method::by_path(request.uri().path()) else {
         return refuse(&unknown(request.uri().path()));
     };
@@ -114,7 +116,7 @@ async fn unary<B: Backend>(
     service: &Arc<Service<B>>,
     method: Method,
     metadata: &Metadata,
-    mut frames: Frames,
+    mut frames: Frames<impl Upload>,
 ) -> Result<Body, Status> {
     let message = frames.only().await?;
     let metrics = service.metrics();
@@ -134,6 +136,16 @@ fn unknown(path: &str) -> Status {
         false => format!("unknown service {service}"),
     };
     Status::new(Code::Unimplemented, why)
+}
+
+/// A request that ends too early.
+pub(crate) fn cut_message() -> Status {
+    Status::new(Code::Internal, "grpc: the stream ended inside a message")
+}
+
+/// A unary call that says more than it should.
+pub(crate) fn several_messages() -> Status {
+    Status::new(Code::Internal, "grpc: more than one message in a unary call")
 }
 
 const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/grpc");
@@ -159,13 +171,13 @@ fn plain(code: StatusCode) -> Response<Body> {
 }
 
 /// The messages of a request's body.
-struct Frames {
-    body: Incoming,
+struct Frames<T> {
+    body: T,
     deframer: Deframer,
     share: Share,
 }
 
-impl Frames {
+impl<T: Upload> Frames<T> {
     async fn next(&mut self) -> Result<Option<Bytes>, Status> {
         loop {
             if let Some(message) = self.deframer.next()? {
@@ -180,7 +192,7 @@ impl Frames {
                 }
                 Some(Err(_)) => return Err(Status::new(Code::Canceled, "context canceled")),
                 None if self.deframer.unfinished() > 0 => {
-                    return Err(Status::new(Code::Internal, "grpc: the stream ended inside a message"));
+                    return Err(cut_message());
                 }
                 None => return Ok(None),
             }
@@ -191,11 +203,10 @@ impl Frames {
     async fn only(&mut self) -> Result<Bytes, Status> {
         let reading = async {
             let first = self.next().await?;
-            let message = first
-                .ok_or_else(|| Status::new(Code::Internal, "grpc: the stream ended before a message"))?;
+            let message = first.ok_or_else(no_request)?;
             match self.next().await? {
                 None => Ok(message),
-                Some(_) => Err(Status::new(Code::Internal, "grpc: more than one message in a unary call")),
+                Some(_) => Err(several_messages()),
             }
         };
         // The timer is made only when the body is not there yet.
@@ -210,7 +221,7 @@ impl Frames {
     }
 }
 
-impl Source for Frames {
+impl<T: Upload> Source for Frames<T> {
     fn next(&mut self) -> Pin<Box<dyn Future<Output = Result<Option<Bytes>, Status>> + Send + '_>> {
         Box::pin(Frames::next(self))
     }

@@ -17,6 +17,11 @@ use crate::service::payload::{Payload, Pieces, put_prefix};
 use crate::service::stream::{Handler, Outbox};
 use crate::status::{Code, Status};
 
+/// The body of every request, whatever it travels over.
+pub trait Upload: HttpBody<Data = Bytes, Error: Send> + Send + Unpin + 'static {}
+
+impl<T: HttpBody<Data = Bytes, Error: Send> + Send + Unpin + 'static> Upload for T {}
+
 /// The body of every response.
 pub struct Body(Kind);
 

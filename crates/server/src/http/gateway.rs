@@ -11,11 +11,10 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body::Frame;
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use prost_reflect::MessageDescriptor;
 use synod_api::{Method, Shape};
 
-use super::body::{Body, Form};
+use super::body::{Body, Form, Upload};
 use super::json::{self, Objects};
 use crate::service::Service;
 use crate::service::backend::Backend;
@@ -32,7 +31,7 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 pub(super) async fn serve<B: Backend>(
     service: &Arc<Service<B>>,
     path: &str,
-    request: Request<Incoming>,
+    request: Request<impl Upload>,
 ) -> Response<Body> {
     let Some(method) = Method::by_rest(path) else {
         return refuse(&Status::new(Code::NotFound, "Not Found"));
@@ -88,7 +87,7 @@ async fn unary<B: Backend>(
     service: &Arc<Service<B>>,
     method: Method,
     metadata: &Metadata,
-    body: Incoming,
+    body: impl Upload,
     body_max: usize,
 ) -> Result<Vec<u8>, Status> {
     let calling = async {
@@ -110,7 +109,7 @@ async fn unary<B: Backend>(
 }
 
 /// The whole body, unless it is too long.
-async fn read(mut body: Incoming, body_max: usize, mut share: Share) -> Result<Vec<u8>, Status> {
+async fn read(mut body: impl Upload, body_max: usize, mut share: Share) -> Result<Vec<u8>, Status> {
     let announced = http_body::Body::size_hint(&body).lower();
     if announced > body_max as u64 {
         return Err(json::too_large(usize::try_from(announced).unwrap_or(usize::MAX), body_max));
@@ -181,14 +180,14 @@ impl Form for JsonForm {
 }
 
 /// The JSON objects of a request's body.
-struct JsonSource {
-    body: Incoming,
+struct JsonSource<T> {
+    body: T,
     objects: Objects,
     share: Share,
     descriptor: MessageDescriptor,
 }
 
-impl JsonSource {
+impl<T: Upload> JsonSource<T> {
     async fn next(&mut self) -> Result<Option<Bytes>, Status> {
         loop {
             if let Some(object) = self.objects.next()? {
@@ -211,7 +210,7 @@ impl JsonSource {
     }
 }
 
-impl Source for JsonSource {
+impl<T: Upload> Source for JsonSource<T> {
     fn next(&mut self) -> Pin<Box<dyn Future<Output = Result<Option<Bytes>, Status>> + Send + '_>> {
         Box::pin(JsonSource::next(self))
     }

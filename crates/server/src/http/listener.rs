@@ -7,18 +7,19 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use synod_http2::frame::PREFACE;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use super::authority::Repairer;
 use super::{Front, route};
 use crate::service::backend::Backend;
 
@@ -45,28 +46,6 @@ impl Default for ConnectionLimits {
         }
     }
 }
-
-/// The headers of one request, decoded. Larger ones get status 431.
-const HEADERS_MAX: u32 = 64 * 1024;
-
-/// Bytes on their way in that a stream may have unread: a whole request of the usual size.
-const STREAM_WINDOW: u32 = 1 << 20;
-
-/// The same for all streams of a connection together.
-const CONNECTION_WINDOW: u32 = 8 << 20;
-
-/// Bytes on their way out that a stream may have unsent.
-const SEND_BUFFER_MAX: usize = 256 * 1024;
-
-/// Streams that a client opened and reset before they were answered. hyper's own limit of 20 cuts off clients that
-/// merely cancel a lot; the answers that are still being made for them are bounded by this.
-const RESET_STREAMS_MAX: usize = 4096;
-
-/// An idle HTTP/2 connection is asked whether its client still lives.
-const PING_INTERVAL: Duration = Duration::from_secs(60);
-
-/// The client must answer within this time.
-const PING_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What a refused `accept` costs: usually there are no file descriptors left, and trying at once would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -108,65 +87,69 @@ pub async fn serve_listener<B: Backend>(
 /// Serves one connection to its end.
 pub async fn serve_connection<B: Backend>(
     front: &Arc<Front<B>>,
-    stream: TcpStream,
+    mut stream: TcpStream,
     peer: SocketAddr,
-    mut stopping: watch::Receiver<bool>,
+    stopping: watch::Receiver<bool>,
 ) {
     // Small replies must not wait for company.
     let _ = stream.set_nodelay(true);
-    let spoken = Arc::new(AtomicBool::new(false));
-    let io =
-        TokioIo::new(Incoming { stream, received: 0, spoken: spoken.clone(), repairer: Repairer::new() });
+    let mut said = Vec::new();
+    let deciding = tokio::time::timeout(front.limits.header_timeout, speaks_http2(&mut stream, &mut said));
+    let outcome = match deciding.await {
+        // Whoever does not show in time what it speaks is shown out.
+        Err(_) | Ok(Err(_)) => return,
+        Ok(Ok(true)) => {
+            let begun = said.split_off(PREFACE.len());
+            // What was read is one buffer's worth; the connection reads by its own from here on. It shares its thread fairly by itself.
+            let serving = crate::http2::serve(front, stream, &begun, stopping);
+            tokio::task::unconstrained(serving).await.map_err(|fault| fault.to_string())
+        }
+        Ok(Ok(false)) => serve_http1(front, Begun { said: said.into(), stream }, stopping).await,
+    };
+    if let Err(error) = outcome {
+        tracing::debug!(%peer, error, "a client's connection ended badly");
+    }
+}
+
+/// Reads until it is clear which version of HTTP this is; what was read stands in `said`.
+async fn speaks_http2(stream: &mut TcpStream, said: &mut Vec<u8>) -> io::Result<bool> {
+    loop {
+        if stream.read_buf(said).await? == 0 {
+            return Ok(false);
+        }
+        let seen = said.len().min(PREFACE.len());
+        if said[..seen] != PREFACE[..seen] {
+            return Ok(false);
+        }
+        if seen == PREFACE.len() {
+            return Ok(true);
+        }
+    }
+}
+
+async fn serve_http1<B: Backend>(
+    front: &Arc<Front<B>>,
+    stream: Begun,
+    mut stopping: watch::Receiver<bool>,
+) -> Result<(), String> {
     let front_of_requests = front.clone();
     let service = service_fn(move |request| {
         let front = front_of_requests.clone();
         async move { Ok::<_, std::convert::Infallible>(route(&front, request).await) }
     });
-    let builder = builder(front.limits);
-    let mut connection = std::pin::pin!(builder.serve_connection(io, service));
-    let mut silent = std::pin::pin!(tokio::time::sleep(front.limits.header_timeout));
-    let mut watching_silence = true;
-    loop {
-        tokio::select! {
-            biased;
-            ended = connection.as_mut() => {
-                if let Err(error) = ended {
-                    tracing::debug!(%peer, %error, "a client's connection ended badly");
-                }
-                return;
-            }
-            () = silent.as_mut(), if watching_silence => {
-                if !spoken.load(Ordering::Relaxed) {
-                    return;
-                }
-                watching_silence = false;
-            }
-            _ = stopping.wait_for(|stop| *stop) => break,
-        }
+    let mut builder = http1::Builder::new();
+    // Date is told in `route`, which bears any clock.
+    builder.auto_date_header(false).timer(TokioTimer::new()).header_read_timeout(front.limits.header_timeout);
+    let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
+    tokio::select! {
+        biased;
+        ended = connection.as_mut() => return ended.map_err(|error| error.to_string()),
+        _ = stopping.wait_for(|stop| *stop) => {}
     }
     connection.as_mut().graceful_shutdown();
+    // What is still under way then is cut off.
     let _ = tokio::time::timeout(front.limits.drain, connection).await;
-}
-
-fn builder(limits: ConnectionLimits) -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    // Date is told in `route`, which bears any clock.
-    builder.http1().auto_date_header(false);
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.header_timeout);
-    builder
-        .http2()
-        .auto_date_header(false)
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(limits.streams_max)
-        .max_pending_accept_reset_streams(RESET_STREAMS_MAX)
-        .max_local_error_reset_streams(RESET_STREAMS_MAX)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_send_buf_size(SEND_BUFFER_MAX)
-        .max_header_list_size(HEADERS_MAX)
-        .keep_alive_interval(PING_INTERVAL)
-        .keep_alive_timeout(PING_TIMEOUT);
-    builder
+    Ok(())
 }
 
 /// Counts a connection while it is open.
@@ -185,63 +168,28 @@ impl Drop for Counted {
     }
 }
 
-/// A client's bytes, as hyper gets to see them: it notices when the client has said enough to tell what it speaks (hyper waits
-/// for that without a timer), and repairs what old clients get wrong.
-struct Incoming {
+/// A stream of which something was read already.
+struct Begun {
+    said: Bytes,
     stream: TcpStream,
-    received: usize,
-    spoken: Arc<AtomicBool>,
-    repairer: Repairer,
 }
 
-/// The length of HTTP/2's preface.
-const PREFACE: usize = 24;
-
-impl AsyncRead for Incoming {
+impl AsyncRead for Begun {
     fn poll_read(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        loop {
-            let kept = this.repairer.take(buffer.remaining());
-            if !kept.is_empty() {
-                buffer.put_slice(&kept);
-                return Poll::Ready(Ok(()));
-            }
-            let before = buffer.filled().len();
-            match Pin::new(&mut this.stream).poll_read(context, buffer) {
-                Poll::Ready(Ok(())) => {}
-                other => return other,
-            }
-            let arrived = buffer.filled().len() - before;
-            if this.received < PREFACE {
-                this.received += arrived;
-                if this.received >= PREFACE {
-                    this.spoken.store(true, Ordering::Relaxed);
-                }
-            }
-            if this.repairer.is_blind() {
-                return Poll::Ready(Ok(()));
-            }
-            if arrived == 0 {
-                // The end; unless something was kept, and then the end is read again after it.
-                this.repairer.end();
-                let kept = this.repairer.take(buffer.remaining());
-                buffer.put_slice(&kept);
-                return Poll::Ready(Ok(()));
-            }
-            let pass = this.repairer.look(&buffer.filled()[before..]);
-            buffer.set_filled(before + pass);
-            if pass > 0 {
-                return Poll::Ready(Ok(()));
-            }
+        if self.said.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(context, buffer);
         }
+        let now = self.said.len().min(buffer.remaining());
+        buffer.put_slice(&self.said.split_to(now));
+        Poll::Ready(Ok(()))
     }
 }
 
-impl AsyncWrite for Incoming {
+impl AsyncWrite for Begun {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

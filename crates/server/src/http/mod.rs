@@ -1,7 +1,6 @@
 //! The client port: gRPC over HTTP/2, and everything that speaks plain HTTP, on one listener.
 
 mod access;
-mod authority;
 pub mod body;
 mod gateway;
 mod json;
@@ -13,11 +12,10 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::{HeaderValue, Request, Response, StatusCode, Version, header};
-use hyper::body::Incoming;
 use synod_api::Method;
 
 pub use self::access::Access;
-use self::body::Body;
+use self::body::{Body, Upload};
 pub use self::listener::{ConnectionLimits, serve_connection, serve_listener};
 use crate::grpc;
 use crate::service::Service;
@@ -45,7 +43,7 @@ pub struct Front<B> {
 }
 
 /// Answers one request.
-async fn route<B: Backend>(front: &Front<B>, request: Request<Incoming>) -> Response<Body> {
+pub(crate) async fn route<B: Backend>(front: &Front<B>, request: Request<impl Upload>) -> Response<Body> {
     if front.scope == Scope::Clients && grpc::is_grpc(&request) {
         if request.version() != Version::HTTP_2 {
             return probes::text(StatusCode::HTTP_VERSION_NOT_SUPPORTED, "gRPC needs HTTP/2\n");
@@ -75,7 +73,7 @@ fn date(now: SystemTime) -> Option<HeaderValue> {
     HeaderValue::from_str(&httpdate::fmt_http_date(now)).ok()
 }
 
-async fn plain<B: Backend>(front: &Front<B>, request: Request<Incoming>) -> Response<Body> {
+async fn plain<B: Backend>(front: &Front<B>, request: Request<impl Upload>) -> Response<Body> {
     if let Some(response) = probes::serve(&front.service, &request).await {
         return response;
     }

@@ -80,7 +80,7 @@ impl Inbox {
 }
 
 /// A stream that should have begun with a request ended without one.
-pub(super) fn no_request() -> Status {
+pub(crate) fn no_request() -> Status {
     Status::new(Code::Internal, "grpc: the stream ended before a message")
 }
 

@@ -1,0 +1,222 @@
+//! The client port's HTTP/2 (RFC 9113): a connection, its streams and their calls, as one task.
+//!
+//! A general library gives every stream a task, every request a map of headers, every answer a chain of boxed bodies; that
+//! was most of what a put cost (ADR 6). Here the connection's own task polls everything:
+//!
+//! | file | what |
+//! |---|---|
+//! | `connection` | frames in: settings, windows, streams that begin and end, and what a peer may not do |
+//! | `stream` | one stream's state |
+//! | `request` | from header fields to a call; the same header block again costs a comparison |
+//! | `upload` | a request's body, for whoever reads it piece by piece |
+//! | `output` | frames out: windows, turns, and header blocks that shrink to two bytes |
+//!
+//! *Unary gRPC calls* (most of the traffic) take the short way: the message is copied out of the read buffer, the service's future is
+//! polled beside the others, and the answer's three frames are written into one buffer, which leaves with one
+//! write for all that were ready. *Everything else* (streams, the JSON gateway, health pages) becomes an `http::Request` and goes
+//! through the same [`route`](crate::http) as HTTP/1; its response body is polled when there is room for what it says.
+//!
+//! Bounded: the header block, the fields, the streams, unfinished requests (`service::intake`), what waits to be written (a peer that
+//! does not read is not read from either), and calls that were reset but still run. Priorities and server push are left out;
+//! RFC 9113 has deprecated both.
+
+mod connection;
+mod output;
+mod request;
+mod stream;
+mod upload;
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::{Abortable, Aborted};
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use http::Response;
+use http_body::{Body as HttpBody, Frame};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+
+use self::connection::{Connection, Fault, Job};
+use self::request::Call;
+use crate::grpc;
+use crate::http::body::Body;
+use crate::http::{Front, route};
+use crate::service::backend::Backend;
+use crate::service::payload::Payload;
+use crate::status::{self, Code, Status};
+
+/// How often a connection looks at the time: for silence, and for what does not get on.
+const TICK: Duration = Duration::from_secs(10);
+
+/// Reads in a row before others on this thread have their turn.
+const ROUNDS_MAX: usize = 16;
+
+/// What a call on the short way came to.
+type Answer = (u32, Result<Payload, Status>);
+/// A request on the long way, until its response's head is there.
+type Routed = Abortable<Pin<Box<dyn Future<Output = (u32, Response<Body>)> + Send>>>;
+
+/// Serves a connection that has shown the preface, or begins with it; `begun` is what was read of it already.
+pub(crate) async fn serve<B: Backend>(
+    front: &Arc<Front<B>>,
+    socket: TcpStream,
+    begun: &[u8],
+    mut stopping: watch::Receiver<bool>,
+) -> Result<(), Fault> {
+    let limits = front.limits;
+    let mut driver = Driver {
+        front,
+        socket,
+        connection: Connection::new(
+            limits.streams_max,
+            front.service.options().request_bytes_max + grpc::OVERHEAD,
+            front.scope,
+            front.service.intake().clone(),
+            begun,
+        ),
+        calls: FuturesUnordered::new(),
+        call: |stream, call: Call, message| carry_out(front, stream, call, message),
+        routed: FuturesUnordered::new(),
+        bodies: FuturesUnordered::new(),
+        tick: tokio::time::interval_at(tokio::time::Instant::now() + TICK, TICK),
+    };
+    tokio::select! {
+        biased;
+        ended = poll_fn(|context| driver.poll(context)) => return ended,
+        _ = stopping.wait_for(|stop| *stop) => {}
+    }
+    driver.connection.retire();
+    // What is still under way then is cut off.
+    tokio::time::timeout(limits.drain, poll_fn(|context| driver.poll(context))).await.unwrap_or(Ok(()))
+}
+
+/// A call on the short way, from its message to its answer.
+async fn carry_out<B: Backend>(front: &Front<B>, stream: u32, call: Call, message: Bytes) -> Answer {
+    let service = &front.service;
+    let metrics = service.metrics();
+    let tally = metrics.start(call.method, call.metadata.client_version());
+    metrics.received_bytes.fetch_add(message.len() as u64, Relaxed);
+    let answer = match call.metadata.timeout {
+        None => service.unary(call.method, &call.metadata, message).await,
+        // Boxed, so that the calls without a deadline stay small.
+        Some(timeout) => {
+            let answering = Box::pin(service.unary(call.method, &call.metadata, message));
+            tokio::time::timeout(timeout, answering).await.unwrap_or_else(|_| Err(status::deadline_exceeded()))
+        }
+    };
+    match &answer {
+        Ok(payload) => {
+            metrics.sent_bytes.fetch_add(payload.len() as u64, Relaxed);
+            tally.end(Code::Ok);
+        }
+        Err(status) => tally.end(status.code),
+    }
+    (stream, answer)
+}
+
+/// A connection with everything that it waits for.
+struct Driver<'a, B, C, F> {
+    front: &'a Arc<Front<B>>,
+    socket: TcpStream,
+    connection: Connection,
+    calls: FuturesUnordered<F>,
+    call: C,
+    routed: FuturesUnordered<Routed>,
+    bodies: FuturesUnordered<Abortable<NextFrame>>,
+    tick: tokio::time::Interval,
+}
+
+impl<B: Backend, C: Fn(u32, Call, Bytes) -> F, F: Future<Output = Answer>> Driver<'_, B, C, F> {
+    /// Runs until nothing can be done at the moment, or the connection has ended.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        if self.tick.poll_tick(context).is_ready() {
+            self.connection.tick()?;
+            // Polled again, so that the next tick wakes this task.
+            let _ = self.tick.poll_tick(context);
+        }
+        for _ in 0..ROUNDS_MAX {
+            let arrived = self.connection.poll_read(&mut self.socket, context)?;
+            self.begin_jobs();
+            let answered = self.poll_answers(context);
+            self.connection.give_back_windows();
+            for (stream, body, abort) in self.connection.pump() {
+                self.bodies.push(Abortable::new(NextFrame { stream, body: Some(body) }, abort));
+            }
+            if self.connection.is_finished() && self.calls.is_empty() {
+                ready!(self.connection.poll_flush(&mut self.socket, context))?;
+                return Poll::Ready(self.connection.outcome());
+            }
+            // A peer that does not take what is written waits here; whatever else happens wakes the task as well.
+            if let Poll::Ready(failed @ Err(_)) = self.connection.poll_flush(&mut self.socket, context) {
+                return Poll::Ready(failed);
+            }
+            if !arrived && !answered {
+                return Poll::Pending;
+            }
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn begin_jobs(&mut self) {
+        for job in self.connection.jobs.drain(..) {
+            match job {
+                Job::Call(stream, call, message) => self.calls.push((self.call)(stream, call, message)),
+                Job::Route(stream, request, abort) => {
+                    let front = self.front.clone();
+                    let answering = async move { (stream, route(&front, *request).await) };
+                    self.routed.push(Abortable::new(Box::pin(answering), abort));
+                }
+            }
+        }
+    }
+
+    /// Takes what is ready; whether anything was.
+    fn poll_answers(&mut self, context: &mut Context<'_>) -> bool {
+        let mut any = false;
+        while let Poll::Ready(Some((stream, answer))) = self.calls.poll_next_unpin(context) {
+            self.connection.answer(stream, answer);
+            any = true;
+        }
+        while let Poll::Ready(Some(answer)) = self.routed.poll_next_unpin(context) {
+            if let Ok((stream, response)) = answer {
+                self.connection.respond(stream, response);
+            }
+            any = true;
+        }
+        while let Poll::Ready(Some(frame)) = self.bodies.poll_next_unpin(context) {
+            match frame {
+                Ok((stream, body, frame)) => self.connection.on_frame(stream, body, frame),
+                // The client reset the stream; its body is gone with it.
+                Err(Aborted) => {}
+            }
+            any = true;
+        }
+        self.connection.bound_orphans(self.calls.len());
+        any
+    }
+}
+
+/// The next frame of a response's body, and the body again.
+struct NextFrame {
+    stream: u32,
+    body: Option<Body>,
+}
+
+impl Future for NextFrame {
+    type Output = (u32, Body, Option<Frame<Bytes>>);
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let body = self.body.as_mut().expect("polled no more once it is ready");
+        let frame = ready!(pin!(body).poll_frame(context));
+        // A body of ours does not fail.
+        let frame = frame.map(|frame| frame.unwrap_or_else(|never| match never {}));
+        let body = self.body.take().expect("it was there a moment ago");
+        Poll::Ready((self.stream, body, frame))
+    }
+}
