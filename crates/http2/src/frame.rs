@@ -82,7 +82,9 @@ impl Head {
 /// For a payload of 16 MiB and more, which no frame can have.
 pub fn put_head(out: &mut BytesMut, length: usize, kind: u8, flags: u8, stream: u32) {
     assert!(length < 1 << 24, "a frame's payload is shorter than 16 MiB");
-    out.put_u64((length as u64) << 40 | u64::from(kind) << 32 | u64::from(flags) << 24 | u64::from(stream >> 8));
+    out.put_u64(
+        (length as u64) << 40 | u64::from(kind) << 32 | u64::from(flags) << 24 | u64::from(stream >> 8),
+    );
     out.put_u8(stream as u8);
 }
 
@@ -139,7 +141,10 @@ pub fn unpadded(head: Head, payload: &[u8]) -> Option<&[u8]> {
 /// The settings of a SETTINGS frame; unknown ones too.
 pub fn settings(payload: &[u8]) -> impl Iterator<Item = (u16, u32)> + '_ {
     payload.chunks_exact(6).map(|entry| {
-        (u16::from_be_bytes([entry[0], entry[1]]), u32::from_be_bytes([entry[2], entry[3], entry[4], entry[5]]))
+        (
+            u16::from_be_bytes([entry[0], entry[1]]),
+            u32::from_be_bytes([entry[2], entry[3], entry[4], entry[5]]),
+        )
     })
 }
 

@@ -33,8 +33,12 @@ struct Canon {
 static CANON: LazyLock<Canon> = LazyLock::new(|| {
     let mut symbols: Vec<u16> = (0..=END).collect();
     symbols.sort_by_key(|symbol| (LENGTHS[*symbol as usize], *symbol));
-    let mut canon =
-        Canon { first: [0; LENGTH_MAX + 1], count: [0; LENGTH_MAX + 1], offset: [0; LENGTH_MAX + 1], symbols };
+    let mut canon = Canon {
+        first: [0; LENGTH_MAX + 1],
+        count: [0; LENGTH_MAX + 1],
+        offset: [0; LENGTH_MAX + 1],
+        symbols,
+    };
     let (mut code, mut offset) = (0, 0);
     for length in 1..=LENGTH_MAX {
         let count = LENGTHS.iter().filter(|own| **own as usize == length).count();

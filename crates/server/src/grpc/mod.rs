@@ -43,10 +43,7 @@ pub fn is_grpc<T>(request: &Request<T>) -> bool {
 }
 
 /// Answers one call.
-pub async fn serve<B: Backend>(
-    service: &Arc<Service<B>>,
-    request: Request<impl Upload>,
-) -> Response<Body> {
+pub async fn serve<B: Backend>(service: &Arc<Service<B>>, request: Request<impl Upload>) -> Response<Body> {
     let Some(method) = Method::by_path(request.uri().path()) else {
         return refuse(&unknown(request.uri().path()));
     };

@@ -24,8 +24,8 @@ use super::request::{Asked, Call, FIELDS_MAX, Reader};
 use super::stream::{Held, Piece, Request, Stream};
 use super::upload::{Taken, Upload, UploadBody};
 use crate::grpc::Deframer;
-use crate::http::body::{self, Body};
 use crate::http::Scope;
+use crate::http::body::{self, Body};
 use crate::service::intake::Intake;
 use crate::service::payload::{PREFIX, Payload};
 use crate::status::{Code, Status};
@@ -154,7 +154,11 @@ impl Connection {
     }
 
     /// Reads once, and takes what came; whether anything did.
-    pub(super) fn poll_read(&mut self, socket: &mut TcpStream, context: &mut Context<'_>) -> io::Result<bool> {
+    pub(super) fn poll_read(
+        &mut self,
+        socket: &mut TcpStream,
+        context: &mut Context<'_>,
+    ) -> io::Result<bool> {
         if self.gone || self.broken.is_some() || self.output.is_full() {
             return Ok(false);
         }
@@ -211,9 +215,10 @@ impl Connection {
             self.fail((reason::ENHANCE_YOUR_CALM, "a header block took too long"));
         }
         let late = |stream: &Stream| self.ticks - stream.since >= COLLECT_TICKS_MAX;
-        let late = self.streams.iter().filter(|(_, stream)| {
-            matches!(stream.request, Request::Collecting(..)) && late(stream)
-        });
+        let late = self
+            .streams
+            .iter()
+            .filter(|(_, stream)| matches!(stream.request, Request::Collecting(..)) && late(stream));
         for id in late.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.refuse(id, Status::new(Code::DeadlineExceeded, "grpc: the request did not arrive in time"));
         }
@@ -396,8 +401,8 @@ impl Connection {
         if self.receive_window < 0 {
             return Err((reason::FLOW_CONTROL_ERROR, "more DATA than the connection's window"));
         }
-        let data =
-            frame::unpadded(head, payload).ok_or((reason::PROTOCOL_ERROR, "there is more padding than payload"))?;
+        let data = frame::unpadded(head, payload)
+            .ok_or((reason::PROTOCOL_ERROR, "there is more padding than payload"))?;
         let Some(stream) = self.streams.get_mut(&id) else {
             // What was under way when the stream ended.
             self.receive_owed += length;
@@ -546,7 +551,10 @@ impl Connection {
         };
         stream.send_window += i64::from(increment);
         if increment == 0 || stream.send_window > WINDOW_MAX {
-            self.reset(head.stream, if increment == 0 { reason::PROTOCOL_ERROR } else { reason::FLOW_CONTROL_ERROR });
+            self.reset(
+                head.stream,
+                if increment == 0 { reason::PROTOCOL_ERROR } else { reason::FLOW_CONTROL_ERROR },
+            );
         } else if !stream.pending.is_empty() {
             self.output.queue(head.stream, stream);
         }
@@ -624,7 +632,8 @@ impl Connection {
             Some(Ok(bytes)) => stream.push(Piece::Data { bytes, is_last }),
             Some(Err(frame)) => {
                 let fields = frame.into_trailers().unwrap_or_default();
-                let plain = fields.len() == 1 && fields.get("grpc-status").is_some_and(|status| status == "0");
+                let plain =
+                    fields.len() == 1 && fields.get("grpc-status").is_some_and(|status| status == "0");
                 stream.push(match plain {
                     true => Piece::GrpcOk,
                     false => Piece::Fields { status: None, fields: Box::new(fields), is_last: true },

@@ -106,7 +106,9 @@ async fn carry_out<B: Backend>(front: &Front<B>, stream: u32, call: Call, messag
         // Boxed, so that the calls without a deadline stay small.
         Some(timeout) => {
             let answering = Box::pin(service.unary(call.method, &call.metadata, message));
-            tokio::time::timeout(timeout, answering).await.unwrap_or_else(|_| Err(status::deadline_exceeded()))
+            tokio::time::timeout(timeout, answering)
+                .await
+                .unwrap_or_else(|_| Err(status::deadline_exceeded()))
         }
     };
     match &answer {

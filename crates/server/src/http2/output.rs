@@ -86,7 +86,6 @@ impl Output {
         &mut self.bytes
     }
 
-
     /// Whether so much waits that nothing more should be taken on.
     pub(super) fn is_full(&self) -> bool {
         self.bytes.len() >= WAITING_MAX

@@ -91,11 +91,7 @@ pub(super) enum Piece {
     /// The end of a gRPC answer that went well.
     GrpcOk,
     /// Some other head or trailers; the status is only in a head.
-    Fields {
-        status: Option<u16>,
-        fields: Box<HeaderMap>,
-        is_last: bool,
-    },
+    Fields { status: Option<u16>, fields: Box<HeaderMap>, is_last: bool },
     /// Data.
     Data { bytes: Bytes, is_last: bool },
 }
