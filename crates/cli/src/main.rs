@@ -4,6 +4,7 @@
 //! command line as it is.
 
 mod check;
+mod contract;
 mod demo;
 mod logging;
 mod notify;
@@ -31,6 +32,7 @@ enum Command {
     /// Judge which consistency level a history has
     Check(check::CheckArgs),
     Simulate(simulate::Options),
+    Contract(contract::Options),
     /// Run one member of a cluster; takes etcd's flags (see `synod serve --help`)
     #[command(disable_help_flag = true)]
     Serve {
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
     match Cli::parse().command.unwrap_or_else(|| Command::Demo(demo::Options::default())) {
         Command::Demo(options) => demo::run(&options),
         Command::Simulate(options) => simulate::run(&options),
+        Command::Contract(options) => contract::run(&options),
         Command::Check(args) => check::run(args).unwrap_or_else(|wrong| {
             eprintln!("synod check: {wrong:#}");
             ExitCode::from(2)

@@ -19,6 +19,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::config::{Address, MetricsDetail, Settings};
+use crate::contract::Contract;
 use crate::disk::DiskThreads;
 use crate::http::{Access, ConnectionLimits, Front, Scope};
 use crate::metrics::{Detail, Metrics};
@@ -196,7 +197,7 @@ pub(crate) async fn serve<P: Served>(
         "starting a member"
     );
 
-    let machine = SharedMachine::new();
+    let machine = SharedMachine::new(P::ROW.order, membership.member);
     let founders = Members::of(membership.founders.iter().map(|(id, _, _)| *id));
     let infos = membership.founders.iter().map(|(id, name, urls)| MemberInfo {
         id: *id,
@@ -205,8 +206,9 @@ pub(crate) async fn serve<P: Served>(
         client_urls: Vec::new(),
         is_learner: false,
     });
+    let contract = Contract::of(settings.protocol, &settings.protocol_flags);
     let identity = backend::Identity { cluster: membership.cluster, member: membership.member };
-    let node = Node::new(identity, machine.0.clone(), founders.clone(), infos.collect());
+    let node = Node::new(identity, contract, machine.0.clone(), founders.clone(), infos.collect());
     let options = options_of::<P>(settings, &membership, &founders, node.0.clock.now())?;
     let config = Config { id: membership.member, members: founders, seed: membership.first_number, options };
     let found = recovered::<P>(recovery)?;
@@ -238,7 +240,7 @@ pub(crate) async fn serve<P: Served>(
         next_number: membership.first_number,
         election_timeout: settings.election_timeout,
         warning_apply: settings.warning_apply,
-        house: P::ROW.house,
+        reaching: Vec::new(),
         moving: None,
         past: Past::default(),
     };

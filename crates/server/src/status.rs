@@ -191,6 +191,14 @@ impl From<Failure> for Status {
             Failure::TransferTimedOut => transfer_timed_out(),
             Failure::TooLarge => request_too_large(),
             Failure::Unsupported(what) => Status::new(Code::FailedPrecondition, what),
+            Failure::Behind => Status::new(
+                Code::Unavailable,
+                "synod: this replica has not come as far as the session in time; ask another one, or again later",
+            ),
+            Failure::BadPlace(why) => {
+                let sentence = format!("synod: synod-session is not a token of this service: {why}");
+                Status::new(Code::InvalidArgument, sentence)
+            }
             Failure::Io(what) => Status::new(Code::Internal, what),
         }
     }

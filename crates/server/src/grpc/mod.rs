@@ -22,6 +22,7 @@ use crate::service::Service;
 use crate::service::backend::Backend;
 use crate::service::intake::Share;
 use crate::service::metadata::Metadata;
+use crate::service::session;
 use crate::service::stream::{Handler, Inbox, Outbox, Source, no_request, poll_once};
 use crate::status::{self, Code, Status};
 
@@ -85,7 +86,11 @@ pub async fn serve<B: Backend>(service: &Arc<Service<B>>, request: Request<impl 
             match answer {
                 Ok(body) => {
                     tally.end(Code::Ok);
-                    respond(body)
+                    let mut response = respond(body);
+                    if metadata.wants_token {
+                        response.headers_mut().insert(session::HEADER, service.token());
+                    }
+                    response
                 }
                 Err(status) => {
                     tally.end(status.code);
@@ -96,6 +101,11 @@ pub async fn serve<B: Backend>(service: &Arc<Service<B>>, request: Request<impl 
         Shape::ServerStream | Shape::BidiStream => {
             let outbox = Outbox::default();
             let timeout = metadata.timeout;
+            let form = match metadata.wants_token {
+                // A stream's token is that of its end: it comes with the trailers.
+                true => GrpcForm::with_token(service.clone()),
+                false => GrpcForm::default(),
+            };
             let handler = service.stream(method, metadata, Inbox::new(frames), outbox.clone());
             let handler: Handler = match timeout {
                 None => handler,
@@ -104,7 +114,7 @@ pub async fn serve<B: Backend>(service: &Arc<Service<B>>, request: Request<impl 
                     ended.unwrap_or_else(|_| Err(status::deadline_exceeded()))
                 }),
             };
-            respond(Body::streaming(handler, outbox, Box::new(GrpcForm), tally))
+            respond(Body::streaming(handler, outbox, Box::new(form), tally))
         }
     }
 }

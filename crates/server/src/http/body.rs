@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
@@ -13,8 +14,10 @@ use http::{HeaderMap, HeaderValue};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use crate::metrics::Tally;
+use crate::service::backend::Backend;
 use crate::service::payload::{Payload, Pieces, put_prefix};
 use crate::service::stream::{Handler, Outbox};
+use crate::service::{Service, session};
 use crate::status::{Code, Status};
 
 /// The body of every request, whatever it travels over.
@@ -208,7 +211,19 @@ fn percent_encoded(message: &str) -> HeaderValue {
 }
 
 /// Messages as gRPC has them.
-pub struct GrpcForm;
+#[derive(Default)]
+pub struct GrpcForm {
+    /// Gives the token that goes with the trailers.
+    token: Option<Box<dyn Fn() -> HeaderValue + Send>>,
+}
+
+impl GrpcForm {
+    /// The trailers are to carry a token.
+    #[must_use]
+    pub fn with_token<B: Backend>(service: Arc<Service<B>>) -> GrpcForm {
+        GrpcForm { token: Some(Box::new(move || service.token())) }
+    }
+}
 
 impl Form for GrpcForm {
     fn message(&mut self, payload: Payload, frames: &mut VecDeque<Frame<Bytes>>) {
@@ -224,10 +239,14 @@ impl Form for GrpcForm {
     }
 
     fn end(&mut self, result: &Result<(), Status>, frames: &mut VecDeque<Frame<Bytes>>) {
-        frames.push_back(Frame::trailers(match result {
+        let mut trailers = match result {
             Ok(()) => success(),
             Err(status) => failure(status),
-        }));
+        };
+        if let Some(token) = &self.token {
+            trailers.insert(session::HEADER, token());
+        }
+        frames.push_back(Frame::trailers(trailers));
     }
 }
 

@@ -21,6 +21,7 @@ use crate::service::backend::Backend;
 use crate::service::intake::Share;
 use crate::service::metadata::Metadata;
 use crate::service::payload::Payload;
+use crate::service::session;
 use crate::service::stream::{Handler, Inbox, Outbox, Source};
 use crate::status::{self, Code, Status};
 
@@ -51,7 +52,11 @@ pub(super) async fn serve<B: Backend>(
             let answer = unary(service, method, &metadata, request.into_body(), body_max).await;
             tally.end(answer.as_ref().map_or_else(|status| status.code, |_| Code::Ok));
             match answer {
-                Ok(json) => respond(StatusCode::OK, Body::full(json)),
+                Ok(json) => {
+                    let mut response = respond(StatusCode::OK, Body::full(json));
+                    response.headers_mut().insert(session::HEADER, service.token());
+                    response
+                }
                 Err(status) => refuse(&status),
             }
         }

@@ -14,6 +14,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::ask::{Ask, Told};
 use crate::service::backend::{Failure, Image};
+use crate::service::session::Place;
 
 /// Where an answer goes; a dropped receiver is no error.
 pub(crate) type Answer<T> = oneshot::Sender<Result<T, Failure>>;
@@ -29,6 +30,8 @@ pub(crate) enum Event {
     },
     /// A client wants to read what was acknowledged anywhere.
     Fence(Answer<()>),
+    /// A client wants this replica to come as far as it has seen.
+    Reach(Vec<Place>, Answer<()>),
     /// A question about a lease, for the leader.
     Ask(Ask, Answer<Told>),
     /// A client wants another leader.

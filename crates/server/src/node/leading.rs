@@ -3,13 +3,14 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use synod_core::{NodeId, Protocol, Refusal, Time};
+use synod_core::{NodeId, Refusal, Time};
 use synod_kv::op::Op;
 
 use super::ask::{Ask, Envelope, Told};
 use super::inbox::Answer;
 use super::turn::Turn;
 use super::waiters::Who;
+use crate::protocol::Served;
 use crate::service::backend::Failure;
 
 /// Leases whose end is proposed in one go, and how often: at most a thousand a second.
@@ -23,7 +24,7 @@ pub(crate) struct Moving {
     pub(super) deadline: Time,
 }
 
-impl<P: Protocol> Turn<P> {
+impl<P: Served> Turn<P> {
     pub(super) fn on_ask(&mut self, now: Time, ask: Ask, answer: Answer<Told>) {
         let number = self.outside.waiters.ask(now, ask, answer);
         self.put_question(now, number, ask);

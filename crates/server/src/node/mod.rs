@@ -12,6 +12,7 @@ mod image;
 pub(crate) mod inbox;
 mod leading;
 mod numbers;
+pub(crate) mod reaching;
 pub(crate) mod turn;
 pub(crate) mod waiters;
 pub(crate) mod world;
@@ -29,12 +30,14 @@ use tokio::sync::{oneshot, watch};
 
 use self::ask::{Ask, Told};
 use self::inbox::{Admission, Answer, Event, Inbox};
+use crate::contract::Contract;
 use crate::disk::DiskNumbers;
 use crate::metrics::Page;
 use crate::service::backend::{
     Backend, Failure, Identity, Image, LeaseTime, MemberInfo, SharedStore, Standing,
 };
 use crate::service::bell::Bell;
+use crate::service::session::Place;
 use crate::transport::PeerNumbers;
 
 pub use folder::FolderError;
@@ -92,6 +95,7 @@ pub enum MemberError {
 pub(crate) struct Shared {
     pub(crate) identity: Identity,
     pub(crate) clock: turn::Clock,
+    pub(crate) contract: Contract,
     pub(crate) store: SharedStore,
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) admission: Arc<Admission>,
@@ -121,6 +125,7 @@ pub(crate) struct Node(pub(crate) Arc<Shared>);
 impl Node {
     pub(crate) fn new(
         identity: Identity,
+        contract: Contract,
         store: SharedStore,
         members: Members,
         founders: Vec<MemberInfo>,
@@ -137,6 +142,7 @@ impl Node {
         Node(Arc::new(Shared {
             identity,
             clock: turn::Clock::start(),
+            contract,
             store,
             inbox: Arc::default(),
             admission: Arc::default(),
@@ -212,6 +218,21 @@ impl Backend for Node {
 
     fn identity(&self) -> Identity {
         self.0.identity
+    }
+
+    fn contract(&self) -> &Contract {
+        &self.0.contract
+    }
+
+    fn place(&self) -> Place {
+        match self.0.store.read().vector() {
+            Some(vector) => Place::Vector(vector.clone()),
+            None => Place::Index(self.0.standing.lock().applied),
+        }
+    }
+
+    async fn reach(&self, places: Vec<Place>) -> Result<(), Failure> {
+        self.ask_node(|answer| Event::Reach(places, answer)).await
     }
 
     fn standing(&self) -> Standing {

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use synod_core::{Command, CommandId, Machine, NodeId, Protocol, ReadId, Role, Status, Time, Wire};
+use synod_core::{Command, CommandId, Machine, NodeId, ReadId, Role, Status, Time, Wire};
 use synod_kv::op::Op;
 use synod_replica::Replica;
 
@@ -17,10 +17,11 @@ use super::ask::{Envelope, Told};
 use super::image;
 use super::inbox::{Answer, Event, Notice};
 use super::leading::{Moving, REVOKE_EVERY};
+use super::reaching::Reaching;
 use super::waiters::Who;
 use super::world::{Outside, SharedMachine};
 use super::{MemberError, Shared};
-use crate::protocol::House;
+use crate::protocol::{House, Served};
 use crate::service::backend::{Cause, Failure, Standing};
 
 /// How often the status is looked at while turn follows turn: it costs more than a turn's own work.
@@ -50,7 +51,7 @@ impl Clock {
 }
 
 /// The task's state.
-pub(crate) struct Turn<P: Protocol> {
+pub(crate) struct Turn<P: Served> {
     pub(crate) replica: Replica<P, SharedMachine>,
     pub(crate) outside: Outside<P>,
     pub(crate) shared: Arc<Shared>,
@@ -58,7 +59,7 @@ pub(crate) struct Turn<P: Protocol> {
     pub(crate) next_number: u64,
     pub(crate) election_timeout: Duration,
     pub(crate) warning_apply: Duration,
-    pub(crate) house: House,
+    pub(crate) reaching: Vec<Reaching>,
     pub(crate) moving: Option<Moving>,
     pub(crate) past: Past,
 }
@@ -81,7 +82,7 @@ pub(crate) struct Past {
     stop: bool,
 }
 
-impl<P: Protocol> Turn<P> {
+impl<P: Served> Turn<P> {
     /// Turn after turn, until the member is told to stop or cannot go on.
     pub(crate) async fn run(mut self) -> Result<(), MemberError> {
         let outcome = self.turns().await;
@@ -130,7 +131,11 @@ impl<P: Protocol> Turn<P> {
         let leases = leases.map(|due| due.max(self.past.revoked_at + REVOKE_EVERY));
         let moving = self.moving.as_ref().map(|moving| moving.deadline);
         let waiting = self.outside.waiters.next_deadline();
-        [self.replica.deadline(), status, retry, leases, moving, waiting].into_iter().flatten().min()
+        let reaching = self.reaching_deadline();
+        [self.replica.deadline(), status, retry, leases, moving, waiting, reaching]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn turn(&mut self) -> Result<(), MemberError> {
@@ -152,6 +157,7 @@ impl<P: Protocol> Turn<P> {
         self.serve_watchers();
         self.note_standing(now);
         self.settle_move(now);
+        self.settle_reaching(now);
         self.retry_parked(now);
         let (elected, isolated, election) =
             (self.past.elected_at, self.past.isolated_since, self.election_timeout);
@@ -176,6 +182,7 @@ impl<P: Protocol> Turn<P> {
                     }
                 }
                 Event::Disk(notice) => self.on_notice(now, notice)?,
+                Event::Reach(places, answer) => self.on_reach(now, places, answer),
                 Event::Ask(ask, answer) => self.on_ask(now, ask, answer),
                 Event::MoveLeader(to, answer) => self.on_move(now, to, answer),
                 Event::HandOver(answer) => match self.best_successor() {
@@ -331,7 +338,7 @@ impl<P: Protocol> Turn<P> {
 
     /// Who keeps house now, as far as is known here; `reached`: a majority of the voters, with this member, is connected.
     fn keeper(&self, status: &Status, reached: bool) -> Option<NodeId> {
-        match self.house {
+        match P::ROW.house {
             House::Leader => return status.leader,
             House::Majority if !reached => return None,
             House::Majority | House::Anyone => {}
@@ -341,7 +348,7 @@ impl<P: Protocol> Turn<P> {
     }
 
     fn note_keeper(&mut self, now: Time, standing: &Standing) {
-        match (self.house, standing.keeper) {
+        match (P::ROW.house, standing.keeper) {
             (House::Leader, Some(leader)) => {
                 self.past.elected_at = Some(now);
                 self.shared.leader_changes.fetch_add(1, Relaxed);

@@ -61,6 +61,11 @@ impl Waiters {
         }
     }
 
+    /// How long anybody waits.
+    pub(crate) fn patience(&self) -> Duration {
+        self.patience
+    }
+
     /// A client waits for the command of this number.
     pub(crate) fn command(&mut self, now: Time, number: u64, payload: Bytes, answer: Answer<Reply>) {
         self.deadlines.push_back((now + self.patience, Who::Command(number)));

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use parking_lot::RwLock;
 use synod_core::{
     Audience, Command, CommandId, Index, Lsn, Machine, Members, NodeId, Protocol, ReadId, Refusal,
-    SnapshotRef, Wire,
+    SnapshotRef, Stamp, Wire,
 };
 use synod_kv::Store;
 use synod_kv::op::Reply;
@@ -16,6 +16,7 @@ use synod_replica::{Packet, Piece, World};
 use super::ask::Envelope;
 use super::waiters::{Waiters, Who};
 use crate::disk::DiskThreads;
+use crate::protocol::Order;
 use crate::service::ETCD_VERSION;
 use crate::service::backend::{Failure, SharedStore};
 use crate::transport::{Lane, Transport};
@@ -24,8 +25,13 @@ use crate::transport::{Lane, Transport};
 pub(crate) struct SharedMachine(pub(crate) SharedStore);
 
 impl SharedMachine {
-    pub(crate) fn new() -> SharedMachine {
-        SharedMachine(Arc::new(RwLock::new(Store::new())))
+    /// An empty store for this member that fits the protocol's order.
+    pub(crate) fn new(order: Order, me: NodeId) -> SharedMachine {
+        let store = match order {
+            Order::Single => Store::new(),
+            Order::Stamped => Store::convergent(me),
+        };
+        SharedMachine(Arc::new(RwLock::new(store)))
     }
 }
 
@@ -35,6 +41,18 @@ impl Machine for SharedMachine {
 
     fn apply(&mut self, at: Index, command: &Command, audience: Audience) -> Reply {
         self.0.write().apply(at, command, audience)
+    }
+
+    fn stamped(&mut self, stamp: &Stamp) {
+        self.0.write().stamped(stamp);
+    }
+
+    fn apply_stamped(&mut self, at: Index, stamp: &Stamp, command: &Command, audience: Audience) -> Reply {
+        self.0.write().apply_stamped(at, stamp, command, audience)
+    }
+
+    fn merge(&self, other: &SnapshotRef, at: Index) -> std::io::Result<Frozen> {
+        self.0.read().merge(other, at)
     }
 
     fn freeze(&self) -> Frozen {

@@ -59,6 +59,8 @@ pub struct Row {
     pub losses: fn(members: usize, flags: &Chosen) -> usize,
     /// Who keeps house.
     pub house: House,
+    /// Whether replicas deliver in one order.
+    pub order: Order,
     /// The settings that `synod contract` tells apart, each with a word for it; empty when there is but one.
     pub variants: &'static [Variant],
 }
@@ -97,6 +99,15 @@ pub enum House {
     Majority,
     /// All are equal, and each goes on alone: the first member that is there keeps house.
     Anyone,
+}
+
+/// Whether all replicas deliver in one order; the store is one that fits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Position i holds the same batch everywhere: a session's place is an index.
+    Single,
+    /// Deliveries carry stamps, and the store converges by them: a session's place is a vector clock.
+    Stamped,
 }
 
 /// What a protocol's options are made of.

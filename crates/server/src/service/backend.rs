@@ -25,6 +25,8 @@ use synod_kv::op::{Op, Reply};
 use tokio::sync::watch;
 
 use super::bell::Bell;
+use super::session::Place;
+use crate::contract::Contract;
 use crate::metrics::Page;
 
 /// The store, shared between the node that writes and the services that read.
@@ -39,6 +41,15 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Who this member is; never changes.
     fn identity(&self) -> Identity;
+
+    /// What the protocol gives; never changes.
+    fn contract(&self) -> &Contract;
+
+    /// How far this replica has come, for session tokens. At least as far as whatever has been read from the store before the call.
+    fn place(&self) -> Place;
+
+    /// Returns when this replica has come as far as all of these; [`Failure::Behind`] when that takes too long.
+    fn reach(&self, places: Vec<Place>) -> impl Future<Output = Result<(), Failure>> + Send;
 
     /// Where this member stands; cheap enough to be asked for every reply's header.
     fn standing(&self) -> Standing;
@@ -177,6 +188,10 @@ pub enum Failure {
     TooLarge,
     /// The protocol cannot give this at all; the sentence says what it lacks.
     Unsupported(&'static str),
+    /// This replica has not come as far as the client's session in time.
+    Behind,
+    /// The session's place is none of this protocol's.
+    BadPlace(String),
     /// The disk or the image failed.
     Io(String),
 }

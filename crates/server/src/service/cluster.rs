@@ -12,7 +12,7 @@ impl<B: Backend> Service<B> {
     pub(super) async fn member_list(&self, body: Bytes) -> Result<Payload, Status> {
         let request: pb::MemberListRequest = decode(body)?;
         if request.linearizable {
-            self.fence().await?;
+            self.fence_if_any().await?;
         }
         let members = self.backend.members().into_iter().map(|member| pb::Member {
             id: member.id.0,

@@ -4,14 +4,15 @@ use bytes::{Bytes, BytesMut};
 use synod_api::etcdserverpb as pb;
 use synod_core::Role;
 use synod_kv::OpError;
-use synod_kv::op::{Op, OpReply, RangeRequest};
+use synod_kv::op::{Op, OpReply, RangeRequest, Txn, TxnOp};
 use synod_kv::range::{RangeCursor, StreamPace};
 
 use super::backend::Backend;
 use super::metadata::Metadata;
 use super::payload::{Payload, Pieces};
 use super::stream::{Inbox, Outbox};
-use super::{Service, decode, elsewhere, is_local, mismatched};
+use super::{Service, decode, elsewhere, mismatched};
+use crate::contract::{Call, Level};
 use crate::convert::{reply, request};
 use crate::status::{self, Status};
 
@@ -21,14 +22,37 @@ const BREADTH_MAX: usize = 512;
 /// About so many bytes at a time are encoded of such a range.
 const PIECE: usize = 64 * 1024;
 
+fn read_of(revision: i64) -> Call {
+    if revision > 0 { Call::ReadAt } else { Call::Read }
+}
+
+/// What a transaction asks of the protocol, nested ones included. Their depth was bounded when they were decoded.
+#[derive(Default)]
+struct Needs {
+    compares: bool,
+    leases: bool,
+    /// The highest revision that is read at.
+    revision: i64,
+}
+
+impl Needs {
+    fn gather(&mut self, txn: &Txn) {
+        self.compares |= !txn.compare.is_empty();
+        for op in txn.success.iter().chain(&txn.failure) {
+            match op {
+                TxnOp::Range(range) => self.revision = self.revision.max(range.revision),
+                TxnOp::Put(put) => self.leases |= put.lease != 0,
+                TxnOp::Txn(inner) => self.gather(inner),
+                TxnOp::DeleteRange(_) | TxnOp::Empty => {}
+            }
+        }
+    }
+}
+
 impl<B: Backend> Service<B> {
     pub(super) async fn range(&self, metadata: &Metadata, body: Bytes) -> Result<Payload, Status> {
         let range = request::range(body)?;
-        let local = is_local(metadata, range.serializable);
-        if !local {
-            self.refuse_learner()?;
-            self.fence().await?;
-        }
+        self.ready_to_read(metadata, range.serializable, read_of(range.revision)).await?;
         match self.read_narrow(&range)? {
             Some(payload) => Ok(payload),
             None => Box::pin(self.read_broad(range)).await,
@@ -73,6 +97,7 @@ impl<B: Backend> Service<B> {
         self.refuse_learner()?;
         self.check_size(&body)?;
         let put = request::put(body)?;
+        self.allow(if put.lease == 0 { Call::Write } else { Call::WriteLeased }, Level::Linearizable)?;
         match self.propose(Op::Put(put)).await? {
             (_, OpReply::Put(reply)) => Ok(reply::put(&self.header(reply.revision), &reply)),
             (_, other) => Err(mismatched(&other)),
@@ -83,6 +108,7 @@ impl<B: Backend> Service<B> {
         self.refuse_learner()?;
         self.check_size(&body)?;
         let delete = request::delete_range(body)?;
+        self.allow(Call::Write, Level::Linearizable)?;
         match self.propose(Op::DeleteRange(delete)).await? {
             (_, OpReply::DeleteRange(reply)) => Ok(reply::delete_range(&self.header(reply.revision), &reply)),
             (_, other) => Err(mismatched(&other)),
@@ -94,21 +120,38 @@ impl<B: Backend> Service<B> {
         let size = self.check_size(&body);
         let txn = request::txn(body, self.options.txn_ops_max)?;
         if txn.is_read_only() {
-            if !is_local(metadata, txn.is_serializable()) {
-                self.fence().await?;
+            let mut needs = Needs::default();
+            needs.gather(&txn);
+            if needs.compares {
+                self.allow(Call::Compare, Level::Linearizable)?;
             }
+            self.ready_to_read(metadata, txn.is_serializable(), read_of(needs.revision)).await?;
             let reply = self.backend.store().read().read_txn(&txn)?;
             return Ok(reply::txn(&self.header(reply.revision), &reply));
         }
         size?;
+        self.allow_txn(&txn)?;
         match self.propose(Op::Txn(txn)).await? {
             (_, OpReply::Txn(reply)) => Ok(reply::txn(&self.header(reply.revision), &reply)),
             (_, other) => Err(mismatched(&other)),
         }
     }
 
+    /// Whether the protocol gives all that a writing transaction needs.
+    fn allow_txn(&self, txn: &Txn) -> Result<(), Status> {
+        let mut needs = Needs::default();
+        needs.gather(txn);
+        let level = Level::Linearizable;
+        self.allow(if needs.compares { Call::Compare } else { Call::Group }, level)?;
+        if needs.leases {
+            self.allow(Call::WriteLeased, level)?;
+        }
+        if needs.revision > 0 { self.allow(Call::ReadAt, Level::Eventual) } else { Ok(()) }
+    }
+
     pub(super) async fn compact(&self, body: Bytes) -> Result<Payload, Status> {
         let request: pb::CompactionRequest = decode(body)?;
+        self.allow(Call::Compact, Level::Linearizable)?;
         let (revision, _) = self.propose(Op::Compact { revision: request.revision }).await?;
         if request.physical {
             self.backend.compacted(request.revision).await?;
@@ -128,9 +171,7 @@ impl<B: Backend> Service<B> {
         if self.backend.standing().role == Role::Learner && !range.serializable {
             return Err(status::learner());
         }
-        if !is_local(metadata, range.serializable) {
-            self.fence().await?;
-        }
+        self.ready_to_read(metadata, range.serializable, read_of(range.revision)).await?;
         let view = {
             let mut store = self.backend.store().write();
             store.check_readable()?;

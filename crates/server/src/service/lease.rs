@@ -13,6 +13,7 @@ use super::backend::Backend;
 use super::payload::Payload;
 use super::stream::{Inbox, Outbox};
 use super::{Service, decode};
+use crate::contract::{Call, Level};
 use crate::status::{self, Status};
 
 /// A random id that is taken already is replaced by another one so many times: with 63 random bits, once is rare.
@@ -21,6 +22,7 @@ const ID_TRIES_MAX: usize = 4;
 impl<B: Backend> Service<B> {
     pub(super) async fn lease_grant(&self, body: Bytes) -> Result<Payload, Status> {
         let request: pb::LeaseGrantRequest = decode(body)?;
+        self.allow(Call::Lease, Level::Linearizable)?;
         let ttl = request.ttl.max(ttl_min(self.options.election_timeout));
         let mut tries = 0;
         let (revision, reply) = loop {
@@ -40,15 +42,17 @@ impl<B: Backend> Service<B> {
 
     pub(super) async fn lease_revoke(&self, body: Bytes) -> Result<Payload, Status> {
         let request: pb::LeaseRevokeRequest = decode(body)?;
+        self.allow(Call::Lease, Level::Linearizable)?;
         let (revision, _) = self.propose(Op::LeaseRevoke { id: request.id }).await?;
         Ok(Payload::encode(&pb::LeaseRevokeResponse { header: Some(self.header(revision).message()) }))
     }
 
     pub(super) async fn lease_time_to_live(&self, body: Bytes) -> Result<Payload, Status> {
         let request: pb::LeaseTimeToLiveRequest = decode(body)?;
+        self.allow(Call::Lease, Level::Linearizable)?;
         if request.keys {
             // What a client attached anywhere before must be among the keys.
-            self.fence().await?;
+            self.fence_if_any().await?;
         }
         let time = self.backend.lease_time(request.id).await.map_err(Status::from)?;
         let mut reply = pb::LeaseTimeToLiveResponse { id: request.id, ttl: -1, ..Default::default() };
@@ -66,6 +70,7 @@ impl<B: Backend> Service<B> {
 
     pub(super) fn lease_leases(&self, body: Bytes) -> Result<Payload, Status> {
         let _: pb::LeaseLeasesRequest = decode(body)?;
+        self.allow(Call::Lease, Level::Linearizable)?;
         let leases = self.backend.leases().into_iter().map(|id| pb::LeaseStatus { id }).collect();
         Ok(Payload::encode(&pb::LeaseLeasesResponse { header: Some(self.header_now().message()), leases }))
     }
@@ -74,6 +79,7 @@ impl<B: Backend> Service<B> {
     pub(super) async fn lease_keep_alive(&self, mut inbox: Inbox, outbox: Outbox) -> Result<(), Status> {
         while let Some(body) = inbox.next().await? {
             let request: pb::LeaseKeepAliveRequest = decode(body)?;
+            self.allow(Call::Lease, Level::Linearizable)?;
             // The revision is taken before: a reader at that revision then surely finds the lease's keys.
             let header = Some(self.header_now().message());
             let ttl = self.backend.renew_lease(request.id).await.map_err(Status::from)?.unwrap_or(0);

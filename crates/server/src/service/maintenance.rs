@@ -10,6 +10,7 @@ use super::backend::{Backend, Failure, Image};
 use super::payload::Payload;
 use super::stream::{Inbox, Outbox, no_request};
 use super::{Service, decode, elsewhere, mismatched};
+use crate::contract::{Call, Level};
 use crate::status::{Code, Status};
 
 /// A snapshot travels in pieces of this size.
@@ -63,7 +64,7 @@ impl<B: Backend> Service<B> {
         };
         let (revision, alarms) = match (action, kind) {
             (Action::Get, kind) => {
-                self.fence().await?;
+                self.fence_if_any().await?;
                 let store = self.backend.store().read();
                 let chosen = store.alarms().iter().filter(|alarm| kind.is_none_or(|kind| kind == alarm.kind));
                 (store.revision(), chosen.copied().collect())
@@ -106,6 +107,7 @@ impl<B: Backend> Service<B> {
 
     pub(super) async fn hash_kv(&self, body: Bytes) -> Result<Payload, Status> {
         let request: pb::HashKvRequest = decode(body)?;
+        self.allow(Call::HashKv, Level::Linearizable)?;
         let view = self.backend.store().write().freeze_view();
         let header = self.header(view.revision());
         // The whole history may be looked at: elsewhere, so that nobody waits for it.
@@ -120,6 +122,7 @@ impl<B: Backend> Service<B> {
 
     pub(super) async fn move_leader(&self, body: Bytes) -> Result<Payload, Status> {
         let request: pb::MoveLeaderRequest = decode(body)?;
+        self.allow(Call::Transfer, Level::Linearizable)?;
         self.backend.move_leader(NodeId(request.target_id)).await.map_err(Status::from)?;
         Ok(Payload::encode(&pb::MoveLeaderResponse { header: None }))
     }

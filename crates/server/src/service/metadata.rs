@@ -1,19 +1,16 @@
 //! What a client says beside the message itself: gRPC metadata, or HTTP headers at the gateway.
+//!
+//! `synod-consistency`, `synod-session` and `synod-max-staleness` are ours. Whoever says any of them gets a token back; a stock client
+//! says none, and pays for none.
 
 use std::time::Duration;
 
 use http::HeaderMap;
 
+use super::session::{self, Token};
+use crate::config::units;
+use crate::contract::Level;
 use crate::status::{self, Code, Status};
-
-/// The level at which a read is answered (design section 6).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Consistency {
-    /// Sees everything that was acknowledged anywhere before the call.
-    Linearizable,
-    /// What is here, now.
-    Eventual,
-}
 
 /// The metadata of one call, as far as it means something here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,7 +18,13 @@ pub struct Metadata {
     /// `hasleader: true`: fail at once, and end streams, while there is no leader.
     pub leader_required: bool,
     /// `synod-consistency`.
-    pub consistency: Option<Consistency>,
+    pub consistency: Option<Level>,
+    /// `synod-session`: what the client has seen.
+    pub session: Vec<Token>,
+    /// `synod-max-staleness`.
+    pub staleness_max: Option<Duration>,
+    /// Whether the reply is to carry a token.
+    pub wants_token: bool,
     /// `grpc-timeout`.
     pub timeout: Option<Duration>,
     client_version: ClientVersion,
@@ -47,7 +50,9 @@ impl Metadata {
         for (name, value) in headers {
             let name = name.as_str();
             // So the gateway's clients may say it, too.
-            match name.strip_prefix("grpc-metadata-").unwrap_or(name) {
+            let name = name.strip_prefix("grpc-metadata-").unwrap_or(name);
+            let ours = name.starts_with("synod-");
+            match name {
                 "hasleader" => metadata.leader_required = value == "true",
                 "grpc-timeout" => metadata.timeout = Some(parse_timeout(value.as_bytes())?),
                 "client-api-version" => {
@@ -58,12 +63,24 @@ impl Metadata {
                     metadata.client_version.bytes[..cut].copy_from_slice(&version.as_bytes()[..cut]);
                 }
                 "synod-consistency" => metadata.consistency = Some(parse_consistency(value.as_bytes())?),
-                "synod-session" => return Err(unsupported("synod-session")),
-                "synod-max-staleness" => return Err(unsupported("synod-max-staleness")),
-                _ => {}
+                session::HEADER => session::read(value.as_bytes(), &mut metadata.session)?,
+                "synod-max-staleness" => metadata.staleness_max = Some(parse_staleness(value.as_bytes())?),
+                _ => continue,
             }
+            metadata.wants_token |= ours;
         }
         Ok(metadata)
+    }
+
+    /// The level of a read, when the request itself says whether a stale answer will do (etcd's `serializable`).
+    #[must_use]
+    pub fn level(&self, serializable: bool) -> Level {
+        match self.consistency {
+            Some(level) => level,
+            // Who bounds staleness is content with less than no staleness at all.
+            None if serializable || self.staleness_max.is_some() => Level::Eventual,
+            None => Level::Linearizable,
+        }
     }
 
     /// `client-api-version`, or the beginning of it.
@@ -74,26 +91,23 @@ impl Metadata {
     }
 }
 
-fn unsupported(name: &str) -> Status {
-    Status::new(Code::Unimplemented, format!("synod: {name} is not supported by this release"))
-}
-
-fn parse_consistency(value: &[u8]) -> Result<Consistency, Status> {
-    match value {
-        b"linearizable" => Ok(Consistency::Linearizable),
-        b"eventual" => Ok(Consistency::Eventual),
-        b"sequential" | b"causal" => Err(Status::new(
-            Code::FailedPrecondition,
-            format!(
-                "synod: this release does not answer reads at the level {}; it offers linearizable and eventual",
-                String::from_utf8_lossy(value)
-            ),
-        )),
-        _ => Err(Status::new(
+fn parse_consistency(value: &[u8]) -> Result<Level, Status> {
+    Level::named(value).ok_or_else(|| {
+        Status::new(
             Code::InvalidArgument,
             "synod: synod-consistency must be linearizable, sequential, causal or eventual",
-        )),
-    }
+        )
+    })
+}
+
+fn parse_staleness(value: &[u8]) -> Result<Duration, Status> {
+    let text = std::str::from_utf8(value).unwrap_or("?");
+    units::duration("synod-max-staleness", text).map_err(|_| {
+        Status::new(
+            Code::InvalidArgument,
+            "synod: synod-max-staleness must be a span such as 500ms, 2s or 1m",
+        )
+    })
 }
 
 /// `grpc-timeout`: at most eight digits and a unit.
@@ -152,18 +166,28 @@ mod tests {
         }
     }
 
-    /// A level that this release does not have is refused by name; nonsense is refused as nonsense; nothing is ignored.
+    /// Levels, tokens and spans are understood, or refused as nonsense; nothing is ignored, and only who says one gets a token.
     #[test]
     fn levels_are_honoured_or_refused() {
         let level = |text: &str| read("synod-consistency", text.as_bytes());
-        assert_eq!(level("linearizable").unwrap().consistency, Some(Consistency::Linearizable));
-        assert_eq!(level("eventual").unwrap().consistency, Some(Consistency::Eventual));
-        assert!(level("causal").unwrap_err().message.contains("causal"));
-        assert_eq!(level("sequential").unwrap_err().code, Code::FailedPrecondition);
+        for wanted in Level::ALL {
+            let metadata = level(wanted.name()).unwrap();
+            assert_eq!((metadata.consistency, metadata.wants_token), (Some(wanted), true));
+            assert_eq!(metadata.level(true), wanted, "who names a level means it");
+        }
         assert_eq!(level("Linearizable").unwrap_err().code, Code::InvalidArgument);
-        assert_eq!(read("synod-session", b"x").unwrap_err().code, Code::Unimplemented);
-        assert_eq!(read("synod-max-staleness", b"1s").unwrap_err().code, Code::Unimplemented);
+        assert_eq!(read("synod-session", b"x").unwrap_err().code, Code::InvalidArgument);
+        assert!(read("synod-session", b"").unwrap().wants_token);
+        let bounded = read("synod-max-staleness", b"1s500ms").unwrap();
+        assert_eq!(bounded.staleness_max, Some(Duration::from_millis(1500)));
+        assert_eq!(bounded.level(false), Level::Eventual);
+        for bad in ["", "5", "-1s", "soon", "\u{fc}"] {
+            let wrong = read("synod-max-staleness", bad.as_bytes()).unwrap_err();
+            assert_eq!(wrong.code, Code::InvalidArgument, "{bad}");
+        }
         assert_eq!(read("client-api-version", b"\xff").unwrap_err(), status::invalid_client_api_version());
-        assert!(read("hasleader", b"true").unwrap().leader_required);
+        let stock = read("hasleader", b"true").unwrap();
+        assert!(stock.leader_required && !stock.wants_token);
+        assert_eq!((stock.level(false), stock.level(true)), (Level::Linearizable, Level::Eventual));
     }
 }

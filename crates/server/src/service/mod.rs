@@ -10,12 +10,14 @@ mod cluster;
 pub mod intake;
 mod kv;
 mod lease;
+mod levels;
 mod maintenance;
 pub mod metadata;
 pub mod payload;
 pub mod probe;
 mod process;
 mod reflection;
+pub mod session;
 pub mod stream;
 mod watch;
 
@@ -31,7 +33,7 @@ use synod_kv::op::{Op, OpReply};
 
 use self::backend::Backend;
 use self::intake::Intake;
-use self::metadata::{Consistency, Metadata};
+use self::metadata::Metadata;
 use self::payload::Payload;
 use self::stream::{Handler, Inbox, Outbox};
 use crate::convert::reply::Header;
@@ -74,6 +76,7 @@ pub struct Service<B> {
     options: Options,
     metrics: Arc<Metrics>,
     intake: Arc<Intake>,
+    freshness: levels::Freshness,
 }
 
 /// Whether this release has a method; the others answer UNIMPLEMENTED.
@@ -107,7 +110,13 @@ impl<B: Backend> Service<B> {
     /// The services on top of `backend`. To be called inside a runtime: idle watches are told of progress by a task
     /// that lives as long as the service.
     pub fn new(backend: Arc<B>, options: Options, metrics: Arc<Metrics>) -> Arc<Service<B>> {
-        let service = Arc::new(Service { backend, options, metrics, intake: Arc::default() });
+        let service = Arc::new(Service {
+            backend,
+            options,
+            metrics,
+            intake: Arc::default(),
+            freshness: levels::Freshness::new(),
+        });
         service.notify_progress(service.options.progress_interval);
         service
     }
@@ -143,6 +152,9 @@ impl<B: Backend> Service<B> {
     pub async fn unary(&self, method: Method, metadata: &Metadata, body: Bytes) -> Result<Payload, Status> {
         if metadata.leader_required && self.backend.standing().keeper.is_none() {
             return Err(status::no_leader());
+        }
+        if !metadata.session.is_empty() {
+            Box::pin(self.follow(&metadata.session)).await?;
         }
         match method {
             Method::Range => self.range(metadata, body).await,
@@ -194,6 +206,7 @@ impl<B: Backend> Service<B> {
     ) -> Handler {
         let service = self.clone();
         let leader_required = metadata.leader_required;
+        let session = metadata.session.clone();
         let handler: Handler = match method {
             Method::Watch => Box::pin(async move { service.watch(inbox, outbox).await }),
             Method::LeaseKeepAlive => Box::pin(async move { service.lease_keep_alive(inbox, outbox).await }),
@@ -212,6 +225,9 @@ impl<B: Backend> Service<B> {
             }
             if !matches!(method, Method::Snapshot | Method::HealthWatch | Method::Reflection) {
                 service.refuse_learner()?;
+            }
+            if !session.is_empty() {
+                service.follow(&session).await?;
             }
             let mut stopping = service.backend.stopping();
             tokio::select! {
@@ -369,15 +385,6 @@ impl<B: Backend> Service<B> {
             },
             "file_descriptor_limit": process::open_files_max(),
         })
-    }
-}
-
-/// Whether a read may be answered without a fence: what the metadata say, or else what the request says.
-fn is_local(metadata: &Metadata, serializable: bool) -> bool {
-    match metadata.consistency {
-        Some(Consistency::Linearizable) => false,
-        Some(Consistency::Eventual) => true,
-        None => serializable,
     }
 }
 

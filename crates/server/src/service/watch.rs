@@ -15,6 +15,7 @@ use synod_kv::watch::{EventBatch, StreamId, TAKEN_BACK, WatchFlags, WatchOutput,
 use super::backend::Backend;
 use super::stream::{Inbox, Outbox, poll_once};
 use super::{Service, decode};
+use crate::contract::{Call, Level};
 use crate::convert::reply::{self, Watched};
 use crate::status::Status;
 
@@ -71,7 +72,7 @@ impl<B: Backend> Service<B> {
                 },
             };
             match asked? {
-                Some(body) => self.obey(stream, decode(body)?),
+                Some(body) => self.obey(stream, decode(body)?)?,
                 None => asking = false,
             }
         }
@@ -98,7 +99,11 @@ impl<B: Backend> Service<B> {
         taken
     }
 
-    fn obey(&self, stream: StreamId, request: pb::WatchRequest) {
+    fn obey(&self, stream: StreamId, request: pb::WatchRequest) -> Result<(), Status> {
+        if let Some(RequestUnion::CreateRequest(create)) = &request.request_union {
+            let call = if create.start_revision > 0 { Call::WatchFrom } else { Call::Watch };
+            self.allow(call, Level::Linearizable)?;
+        }
         let mut store = self.backend.store().write();
         match request.request_union {
             Some(RequestUnion::CreateRequest(create)) => store.hub().create(stream, &watch_request(create)),
@@ -107,6 +112,7 @@ impl<B: Backend> Service<B> {
             // Nothing was asked: upstream passes over it, too.
             None => {}
         }
+        Ok(())
     }
 
     /// Sends one response, in fragments if it is large and the client can put them together.

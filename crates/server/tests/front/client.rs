@@ -26,6 +26,8 @@ pub(crate) struct Ended {
     pub(crate) code: Option<u32>,
     pub(crate) message: String,
     pub(crate) messages: Vec<Bytes>,
+    /// `synod-session`, from the headers or the trailers.
+    pub(crate) token: Option<String>,
 }
 
 impl Ended {
@@ -172,6 +174,9 @@ impl Call {
     fn note(&mut self, headers: &HeaderMap) {
         if let Some(code) = headers.get("grpc-status") {
             self.ended.code = Some(code.to_str().unwrap().parse().unwrap());
+        }
+        if let Some(token) = headers.get("synod-session") {
+            self.ended.token = Some(token.to_str().unwrap().to_owned());
         }
         if let Some(message) = headers.get("grpc-message") {
             self.ended.message = message.to_str().unwrap().to_owned();

@@ -11,12 +11,14 @@ use parking_lot::RwLock;
 use synod_core::{Audience, NodeId, Role, Time};
 use synod_kv::Store;
 use synod_kv::op::{Op, Reply};
+use synod_server::contract::{Cell, Contract, Offer};
 use synod_server::http::{Access, ConnectionLimits, Front, Scope, serve_listener};
 use synod_server::metrics::{Detail, Metrics, Page};
 use synod_server::service::backend::{
     Backend, Failure, Identity, Image, LeaseTime, MemberInfo, SharedStore, Standing,
 };
 use synod_server::service::bell::Bell;
+use synod_server::service::session::Place;
 use synod_server::service::{Options, Service};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -28,6 +30,8 @@ pub(crate) struct Fake {
     leader: watch::Sender<Option<NodeId>>,
     stopping: watch::Sender<bool>,
     pub(crate) learner: AtomicBool,
+    /// The contract lacks much.
+    pub(crate) modest: AtomicBool,
     /// Proposals and fences never end.
     pub(crate) stuck: AtomicBool,
 }
@@ -43,6 +47,7 @@ impl Fake {
             leader: watch::channel(Some(ME)).0,
             stopping: watch::channel(false).0,
             learner: AtomicBool::new(false),
+            modest: AtomicBool::new(false),
             stuck: AtomicBool::new(false),
         };
         fake.store.write().promote_lessor(fake.now(), Duration::ZERO);
@@ -80,6 +85,31 @@ impl Backend for Fake {
 
     fn identity(&self) -> Identity {
         Identity { cluster: 5, member: ME }
+    }
+
+    fn contract(&self) -> &Contract {
+        const EVERYTHING: Contract = Contract { protocol: "raft", offer: Offer::EVERYTHING };
+        const MODEST: Contract = Contract {
+            protocol: "raft",
+            offer: Offer {
+                linearizable: Cell::No("there is no single order to read up to"),
+                compares: Cell::No("there is no single order to compare in"),
+                leases: Cell::No("nobody keeps the time for all"),
+                ..Offer::EVERYTHING
+            },
+        };
+        if self.modest.load(Ordering::Relaxed) { &MODEST } else { &EVERYTHING }
+    }
+
+    fn place(&self) -> Place {
+        Place::Index(self.standing().applied)
+    }
+
+    async fn reach(&self, places: Vec<Place>) -> Result<(), Failure> {
+        match places.iter().all(|place| matches!(place, Place::Index(index) if *index <= 9)) {
+            true => Ok(()),
+            false => Err(Failure::Behind),
+        }
     }
 
     fn standing(&self) -> Standing {

@@ -7,4 +7,5 @@ mod calls;
 mod client;
 mod fake;
 mod gateway;
+mod levels;
 mod watching;
