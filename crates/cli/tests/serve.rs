@@ -187,7 +187,7 @@ fn wrong_flags_get_one_clear_sentence() {
         (&["--initial-cluster=a=http://localhost:2380"], "couldn't find local name"),
         (
             &[&ports[0], &ports[1], &ports[2], &ports[3], "--initial-cluster-state=existing"],
-            "not supported yet",
+            "names nobody to ask",
         ),
         (&["--cert-file=x.pem"], "TLS is not supported yet"),
         (&["--discovery=http://x"], "discovery is not supported yet"),

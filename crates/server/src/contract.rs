@@ -6,7 +6,7 @@
 
 use std::fmt::Write as _;
 
-use crate::protocol::{Chosen, FAMILY, Kin};
+use crate::protocol::{Chosen, FAMILY, House, Kin};
 use crate::status::{Code, Status};
 
 /// Whether something is given.
@@ -182,7 +182,13 @@ impl Contract {
     /// That of a protocol with these flags.
     #[must_use]
     pub fn of(kin: &Kin, flags: &Chosen) -> Contract {
-        Contract { protocol: kin.row.name, offer: (kin.offer)(flags) }
+        let mut offer = (kin.offer)(flags);
+        if kin.row.house != House::Leader && !matches!(offer.leases, Cell::No(_)) {
+            // Two members that do not see each other would both keep house.
+            offer.leases =
+                Cell::No("no member alone keeps the time, so the end of a lease could overtake its renewal");
+        }
+        Contract { protocol: kin.row.name, offer }
     }
 
     /// What the protocol says to a call at a level, and what it is that is given or lacks. The level matters to reads alone.

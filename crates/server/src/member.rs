@@ -4,13 +4,12 @@
 //! oneself. Ending in good order: hand leadership over, end the streams, let requests in flight finish within a
 //! bound, sync the log. Whatever fails on the way ends this member with one clear error, and no other.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use synod_core::{Config, Members, NodeId, Protocol, Recovered, Time, Wire};
+use synod_core::{Config, Members, Protocol, Recovered, Time, Wire};
 use synod_kv::op::MemberAttributes;
 use synod_replica::{CompactionPolicy, Limits, Replica};
 use synod_wal::{Identity, Log, LogOptions, RealDisk, Recovery};
@@ -23,11 +22,12 @@ use crate::contract::Contract;
 use crate::disk::DiskThreads;
 use crate::http::{Access, ConnectionLimits, Front, Scope};
 use crate::metrics::{Detail, Metrics};
+use crate::node::changing::Roster;
 use crate::node::folder::Membership;
 use crate::node::turn::{Past, Turn};
 use crate::node::waiters::Waiters;
 use crate::node::world::{Mouth, Outside, SharedMachine};
-use crate::node::{MemberError, Node, chores};
+use crate::node::{MemberError, Node, chores, joining};
 use crate::protocol::{Served, Told};
 use crate::service::backend::{self, Backend, MemberInfo};
 use crate::service::{self, Service};
@@ -121,8 +121,7 @@ struct Opened {
     recovery: Recovery,
 }
 
-fn open(settings: &Settings) -> Result<Opened, MemberError> {
-    let membership = Membership::find(settings)?;
+fn open(settings: &Settings, membership: Membership) -> Result<Opened, MemberError> {
     let disk = RealDisk::open(&settings.data_dir)?;
     for warning in disk.warnings() {
         tracing::warn!("{warning}");
@@ -185,7 +184,8 @@ pub(crate) async fn serve<P: Served>(
     let clients = listen_all(settings, "listen-client-urls", &settings.listen_clients)?;
     let peers = listen_all(settings, "listen-peer-urls", &settings.listen_peers)?;
     let metrics = listen_all(settings, "listen-metrics-urls", &settings.listen_metrics)?;
-    let Opened { membership, log, recovery } = open(settings)?;
+    let membership = joining::find(settings).await?;
+    let Opened { membership, log, recovery } = open(settings, membership)?;
     tracing::info!(
         name = settings.name,
         member_id = %membership.member,
@@ -197,7 +197,7 @@ pub(crate) async fn serve<P: Served>(
         "starting a member"
     );
 
-    let machine = SharedMachine::new(P::ROW.order, membership.member);
+    let machine = SharedMachine::new(P::ORDER, membership.member);
     let founders = Members::of(membership.founders.iter().map(|(id, _, _)| *id));
     let infos = membership.founders.iter().map(|(id, name, urls)| MemberInfo {
         id: *id,
@@ -210,6 +210,7 @@ pub(crate) async fn serve<P: Served>(
     let identity = backend::Identity { cluster: membership.cluster, member: membership.member };
     let node = Node::new(identity, contract, machine.0.clone(), founders.clone(), infos.collect());
     let options = options_of::<P>(settings, &membership, &founders, node.0.clock.now())?;
+    let founding = founders.clone();
     let config = Config { id: membership.member, members: founders, seed: membership.first_number, options };
     let found = recovered::<P>(recovery)?;
     let replica = Replica::<P, _>::open(&config, limits_of(settings), found, machine, node.0.clock.now())
@@ -241,8 +242,10 @@ pub(crate) async fn serve<P: Served>(
         election_timeout: settings.election_timeout,
         warning_apply: settings.warning_apply,
         reaching: Vec::new(),
+        roster: Roster::new(membership.addresses(), founding.contains(membership.member)),
         moving: None,
         past: Past::default(),
+        folder: membership,
     };
     let mut turning = tokio::spawn(turn.run());
     let mut serving = serve_clients(settings, &node, clients, metrics);
@@ -290,8 +293,7 @@ fn start_transport(
     node: &Node,
     listeners: Vec<TcpListener>,
 ) -> Transport {
-    let addresses: BTreeMap<NodeId, Vec<Address>> =
-        membership.founders.iter().map(|(id, _, urls)| (*id, urls.clone())).collect();
+    let addresses = membership.addresses();
     let identity = transport::Identity {
         me: membership.member,
         cluster: membership.cluster,
@@ -300,8 +302,7 @@ fn start_transport(
     };
     let transport = Transport::start(identity, listeners, Arc::new(Mouth { node: node.clone() }));
     transport.set_peers(&addresses);
-    // Filled once; a second start of this member has a node of its own.
-    let _ = node.0.peers.set(transport.numbers());
+    *node.0.peers.write() = transport.numbers();
     tracing::debug!(name = settings.name, peers = addresses.len() - 1, "dialling the peers");
     transport
 }

@@ -175,6 +175,21 @@ statuses! {
     watch_canceled Canceled "etcdserver: watch canceled";
 }
 
+/// Too few members would be there to decide.
+#[must_use]
+pub fn not_enough_started() -> Status {
+    Status::new(
+        Code::FailedPrecondition,
+        "etcdserver: re-configuration failed due to not enough started members",
+    )
+}
+
+/// Somebody who has a vote already was to get one.
+#[must_use]
+pub fn no_learner() -> Status {
+    Status::new(Code::FailedPrecondition, "etcdserver: can only promote a learner member")
+}
+
 impl From<Failure> for Status {
     fn from(failure: Failure) -> Status {
         match failure {
@@ -189,6 +204,12 @@ impl From<Failure> for Status {
             Failure::TimedOut(Cause::Applying) => timed_out_applying(),
             Failure::BadTransferee => bad_transferee(),
             Failure::TransferTimedOut => transfer_timed_out(),
+            Failure::NotEnoughStarted => not_enough_started(),
+            Failure::LearnerNotReady => Status::new(
+                Code::FailedPrecondition,
+                "etcdserver: can only promote a learner member which is in sync with leader",
+            ),
+            Failure::NoLearner => no_learner(),
             Failure::TooLarge => request_too_large(),
             Failure::Unsupported(what) => Status::new(Code::FailedPrecondition, what),
             Failure::Behind => Status::new(

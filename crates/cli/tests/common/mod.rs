@@ -87,6 +87,33 @@ impl Cluster {
         Cluster { folder, members }
     }
 
+    /// Lays out one member more, that is to join the running cluster: its flags name all members, itself included.
+    pub fn lay_out_one_more(&mut self, extra: &[&str]) -> usize {
+        let ports = free_ports(2);
+        let (client, peer, name) = (ports[0], ports[1], format!("m{}", self.members.len()));
+        let mut list: Vec<String> = self
+            .members
+            .iter()
+            .map(|member| format!("{}=http://127.0.0.1:{}", member.name, member.peer))
+            .collect();
+        list.push(format!("{name}=http://127.0.0.1:{peer}"));
+        let data = self.folder.path().join(&name);
+        let mut flags = vec![
+            format!("--name={name}"),
+            format!("--data-dir={}", data.display()),
+            format!("--listen-client-urls=http://127.0.0.1:{client}"),
+            format!("--advertise-client-urls=http://127.0.0.1:{client}"),
+            format!("--listen-peer-urls=http://127.0.0.1:{peer}"),
+            format!("--initial-advertise-peer-urls=http://127.0.0.1:{peer}"),
+            format!("--initial-cluster={}", list.join(",")),
+            "--initial-cluster-state=existing".to_owned(),
+        ];
+        flags.extend(extra.iter().map(|flag| (*flag).to_owned()));
+        let log = self.folder.path().join(format!("{name}.log"));
+        self.members.push(MemberProcess { name, client, peer, data, log, flags, child: None });
+        self.members.len() - 1
+    }
+
     /// Waits until every running member answers a linearizable read.
     pub fn await_ready(&mut self) {
         for i in 0..self.members.len() {
@@ -160,6 +187,12 @@ impl MemberProcess {
         quiet(&mut command).spawn().expect("the program starts")
     }
 
+    /// Starts the process with one flag more, now and whenever it is started again.
+    pub fn start_with(&mut self, flag: &str) {
+        self.flags.push(flag.to_owned());
+        self.start();
+    }
+
     /// Starts the process with one flag more, and gives what it said when it ended.
     pub fn run_to_the_end(&self, flag: &str) -> (ExitStatus, String) {
         let mut command = Command::new(SYNOD);
@@ -173,6 +206,12 @@ impl MemberProcess {
             child.kill().expect("killed");
             child.wait().expect("gone");
         }
+    }
+
+    /// Stops or continues the process, as a machine that hangs would.
+    pub fn signal(&self, name: &str) {
+        let id = self.child.as_ref().expect("it runs").id().to_string();
+        assert!(Command::new("kill").args([&format!("-{name}"), &id]).status().expect("kill").success());
     }
 
     /// Asks it to end, and gives its exit status.
@@ -249,6 +288,10 @@ pub struct Client {
     port: u16,
     stream: Option<BufReader<TcpStream>>,
     pub timeout: Duration,
+    /// Sent with every call.
+    pub headers: Vec<(String, String)>,
+    /// `synod-session` of the last reply.
+    pub token: Option<String>,
 }
 
 /// Why a call gave no answer, or a bad one.
@@ -263,7 +306,7 @@ pub enum CallError {
 impl Client {
     /// A client of the member at this port.
     pub fn at(port: u16, timeout: Duration) -> Client {
-        Client { port, stream: None, timeout }
+        Client { port, stream: None, timeout, headers: Vec::new(), token: None }
     }
 
     /// Calls a method.
@@ -309,10 +352,13 @@ impl Client {
             self.stream = Some(BufReader::new(stream));
         }
         let stream = self.stream.as_mut().expect("it was just made");
+        let headers: String =
+            self.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
         let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n{headers}Content-Length: {}\r\n\r\n{body}",
             body.len()
         );
+        self.token = None;
         stream.get_mut().write_all(request.as_bytes())?;
         let broken = |what: &str| std::io::Error::other(what.to_owned());
         let mut line = String::new();
@@ -332,6 +378,9 @@ impl Client {
             }
             if let Some(value) = header.strip_prefix("content-length:") {
                 length = value.trim().parse::<usize>().ok();
+            }
+            if let Some(value) = header.strip_prefix("synod-session:") {
+                self.token = Some(value.trim().to_owned());
             }
             chunked |= header == "transfer-encoding: chunked";
         }

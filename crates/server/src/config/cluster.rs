@@ -102,6 +102,20 @@ impl InitialCluster {
     }
 }
 
+/// The id of a member that is added while the cluster runs: nobody had it before.
+#[must_use]
+pub(crate) fn added_member_id(urls: &[Address], cluster: u64, nanos: u128) -> NodeId {
+    let mut hash = Sha256::new();
+    hash.update(b"synod added member");
+    for address in urls {
+        hash.update(address.to_string());
+        hash.update([0]);
+    }
+    hash.update(cluster.to_be_bytes());
+    hash.update(nanos.to_be_bytes());
+    NodeId(first_eight(hash))
+}
+
 /// More members than this are refused: every one of them is written to for every command.
 const MEMBERS_MAX: usize = 31;
 

@@ -87,7 +87,7 @@ pub(crate) const HONOURED: &[Flag] = &[
     value("initial-advertise-peer-urls", "http://localhost:2380", "Where the other members reach this one"),
     value("advertise-client-urls", "http://localhost:2379", "Where clients reach this member"),
     value("initial-cluster", "", "All members: NAME=URL,NAME=URL,... [default: this member alone]"),
-    value("initial-cluster-state", "new", "new or existing"),
+    value("initial-cluster-state", "new", "new; existing: join a cluster that runs, after `member add`"),
     value("initial-cluster-token", "etcd-cluster", "Goes into the cluster id: tells clusters apart"),
     value("heartbeat-interval", "100", "Milliseconds between a leader's heartbeats"),
     value(

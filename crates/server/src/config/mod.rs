@@ -4,7 +4,7 @@
 //! with. Whatever is wrong becomes one sentence: what, where, and what would be allowed.
 
 mod address;
-mod cluster;
+pub(crate) mod cluster;
 mod flag;
 mod help;
 mod parse;

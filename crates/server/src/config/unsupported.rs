@@ -26,7 +26,7 @@ const TRACING: &str = "distributed tracing is not supported yet";
 const BACKEND: &str = "there is no bbolt backend to tune";
 const CATCH_UP: &str = "what is kept for members that lag is bounded in bytes, not in entries";
 const V2: &str = "the v2 API is not supported";
-const MEMBERS: &str = "changing the members is not supported yet";
+const MEMBERS: &str = "the guards of changes of the members cannot be moved yet";
 
 /// See the module's text.
 pub(super) const UNSUPPORTED: &[Flag] = &[

@@ -18,11 +18,15 @@ use crate::service::backend::{Backend, Failure};
 const RETRY: Duration = Duration::from_millis(500);
 
 /// Waits until the cluster works, and makes this member's name and addresses known to it. False: the member stops.
-pub(crate) async fn publish(node: &Node, attributes: MemberAttributes) -> bool {
+///
+/// Peer addresses that the store has already stay: they may have been updated since the flags were written.
+pub(crate) async fn publish(node: &Node, flags: MemberAttributes) -> bool {
     let member = node.identity().member;
     loop {
         // Only what is up to date tells whether publishing is needed at all; or what is here, where that is all there is.
-        let outcome = match node.fence().await {
+        let fenced = node.fence().await;
+        let attributes = attributes_of(node, &flags);
+        let outcome = match fenced {
             Ok(()) | Err(Failure::Unsupported(_)) if is_published(node, &attributes) => return true,
             Ok(()) | Err(Failure::Unsupported(_)) => {
                 let op = Op::MemberPublish { node: member.0, attributes: attributes.clone() };
@@ -37,6 +41,13 @@ pub(crate) async fn publish(node: &Node, attributes: MemberAttributes) -> bool {
         }
         sleep(RETRY).await;
     }
+}
+
+fn attributes_of(node: &Node, flags: &MemberAttributes) -> MemberAttributes {
+    let store = node.store().read();
+    let known = store.members().get(&node.identity().member.0).filter(|known| !known.peer_urls.is_empty());
+    let peer_urls = known.map_or(&flags.peer_urls, |known| &known.peer_urls).clone();
+    MemberAttributes { peer_urls, ..flags.clone() }
 }
 
 fn is_published(node: &Node, attributes: &MemberAttributes) -> bool {

@@ -4,6 +4,7 @@
 //! member the folder belongs to, and whom the cluster was founded with, so that a restart needs no
 //! `--initial-cluster` and a folder that was mixed up is noticed before anything is written.
 
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -61,6 +62,12 @@ pub(crate) struct Membership {
     pub(crate) protocol: String,
     /// The members that the cluster was founded with: id, name, peer URLs.
     pub(crate) founders: Vec<(NodeId, String, Vec<Address>)>,
+    /// Whether the member was added to a running cluster: it is none of the founders.
+    pub(crate) joined: bool,
+    /// Where the members were reached last; empty until somebody was added, removed or moved.
+    pub(crate) peers: BTreeMap<NodeId, Vec<Address>>,
+    /// The data folder.
+    pub(crate) path: PathBuf,
     /// Numbers of commands from here on were never used by an earlier run.
     pub(crate) first_number: u64,
     /// Whether the folder knew all this already.
@@ -78,12 +85,9 @@ impl Membership {
         let path = settings.data_dir.join(FILE);
         let told = Membership::told(settings);
         let mut found = match read(&path)? {
-            Some(text) => parse(&text).map_err(|what| FolderError::Damaged { path: path.clone(), what })?,
-            None if settings.cluster_state == ClusterState::Existing => {
-                return Err(FolderError::Mismatch(format!(
-                    "--initial-cluster-state=existing, but {} holds no member: joining a running cluster is not supported yet",
-                    settings.data_dir.display()
-                )));
+            Some(text) => {
+                let parsed = parse(&text, &settings.data_dir);
+                parsed.map_err(|what| FolderError::Damaged { path: path.clone(), what })?
             }
             None => {
                 let checked = settings.protocol.row.check_size(told.founders.len());
@@ -91,7 +95,8 @@ impl Membership {
                 told.clone()
             }
         };
-        let given = settings.cluster_given && settings.cluster_state == ClusterState::New;
+        // Who has joined was described by other flags than these would describe it now.
+        let given = settings.cluster_given && settings.cluster_state == ClusterState::New && !found.joined;
         if given && (found.cluster, found.member) != (told.cluster, told.member) {
             return Err(FolderError::Mismatch(format!(
                 "{} belongs to member {} of cluster {:x}, but the flags describe member {} of cluster {:x}: \
@@ -111,10 +116,50 @@ impl Membership {
                 told.protocol
             )));
         }
-        // The clock as a rule, the last run's numbers when it went back.
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
-        found.first_number = (now << 20).max(found.first_number + NUMBERS_PER_RUN);
+        found.first_number = number_after(found.first_number);
         Ok(found)
+    }
+
+    /// Whether the folder remembers a member already.
+    pub(crate) fn is_known(settings: &Settings) -> bool {
+        fs::symlink_metadata(settings.data_dir.join(FILE)).is_ok()
+    }
+
+    /// The membership of somebody who was added to a running cluster, in a new folder.
+    pub(crate) fn of_joined(
+        settings: &Settings,
+        cluster: u64,
+        member: NodeId,
+        founders: Vec<(NodeId, String, Vec<Address>)>,
+        peers: BTreeMap<NodeId, Vec<Address>>,
+    ) -> Result<Membership, FolderError> {
+        make_folder(&settings.data_dir)?;
+        Ok(Membership {
+            cluster,
+            member,
+            founders,
+            peers,
+            joined: true,
+            first_number: number_after(0),
+            ..Membership::told(settings)
+        })
+    }
+
+    /// Where the members are reached, as far as the folder knows.
+    pub(crate) fn addresses(&self) -> BTreeMap<NodeId, Vec<Address>> {
+        match self.peers.is_empty() {
+            true => self.founders.iter().map(|(id, _, urls)| (*id, urls.clone())).collect(),
+            false => self.peers.clone(),
+        }
+    }
+
+    /// Remembers where the members are reached now.
+    ///
+    /// # Errors
+    /// When it may not have been written.
+    pub(crate) fn save_peers(&mut self, peers: &BTreeMap<NodeId, Vec<Address>>) -> Result<(), FolderError> {
+        self.peers.clone_from(peers);
+        self.save(&self.path)
     }
 
     fn told(settings: &Settings) -> Membership {
@@ -128,6 +173,9 @@ impl Membership {
                 .into_iter()
                 .map(|(id, name, urls)| (id, name.to_owned(), urls.to_vec()))
                 .collect(),
+            joined: false,
+            peers: BTreeMap::new(),
+            path: settings.data_dir.clone(),
             first_number: 0,
             was_known: false,
         }
@@ -163,6 +211,13 @@ impl Membership {
         for (id, name, urls) in &self.founders {
             let urls: Vec<_> = urls.iter().map(Address::to_string).collect();
             text.push_str(&format!("founder {:016x} {} {name}\n", id.0, urls.join(",")));
+        }
+        if self.joined {
+            text.push_str("joined later\n");
+        }
+        for (id, urls) in &self.peers {
+            let urls: Vec<_> = urls.iter().map(Address::to_string).collect();
+            text.push_str(&format!("peer {:016x} {}\n", id.0, urls.join(",")));
         }
         let sum = crc32c::crc32c(text.as_bytes());
         text.push_str(&format!("sum {sum:08x}\n"));
@@ -206,7 +261,18 @@ fn read(path: &Path) -> Result<Option<String>, FolderError> {
     String::from_utf8(bytes).map(Some).map_err(|_| damaged("it is not text"))
 }
 
-fn parse(text: &str) -> Result<Membership, String> {
+/// The first number of a run after one that may have used numbers from `last` on: the clock as a rule, the last run's when it went back.
+fn number_after(last: u64) -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+    (now << 20).max(last + NUMBERS_PER_RUN)
+}
+
+fn parse_urls(text: &str) -> Result<Vec<Address>, String> {
+    let urls: Result<Vec<_>, _> = text.split(',').map(|url| Address::parse("peer", url)).collect();
+    urls.map_err(|wrong| wrong.to_string())
+}
+
+fn parse(text: &str, folder: &Path) -> Result<Membership, String> {
     let (body, sum) = text
         .strip_suffix('\n')
         .and_then(|text| text.rsplit_once("\nsum "))
@@ -226,6 +292,9 @@ fn parse(text: &str) -> Result<Membership, String> {
         member: NodeId(0),
         protocol: String::new(),
         founders: Vec::new(),
+        joined: false,
+        peers: BTreeMap::new(),
+        path: folder.to_owned(),
         first_number: 0,
         was_known: true,
     };
@@ -243,18 +312,18 @@ fn parse(text: &str) -> Result<Membership, String> {
                 let (Some(id), Some(urls), Some(name)) = (words.next(), words.next(), words.next()) else {
                     return Err(format!("'{line}' is not a founder"));
                 };
-                let urls: Result<Vec<_>, _> =
-                    urls.split(',').map(|url| Address::parse("founder", url)).collect();
-                found.founders.push((
-                    NodeId(hex(id)?),
-                    name.to_owned(),
-                    urls.map_err(|wrong| wrong.to_string())?,
-                ));
+                found.founders.push((NodeId(hex(id)?), name.to_owned(), parse_urls(urls)?));
+            }
+            Some(("joined", "later")) => found.joined = true,
+            Some(("peer", rest)) => {
+                let (id, urls) = rest.split_once(' ').ok_or_else(|| format!("'{line}' is not a peer"))?;
+                found.peers.insert(NodeId(hex(id)?), parse_urls(urls)?);
             }
             _ => return Err(format!("'{line}' is unknown")),
         }
     }
-    if found.cluster == 0 || !found.founders.iter().any(|(id, _, _)| *id == found.member) {
+    let is_founder = found.founders.iter().any(|(id, _, _)| *id == found.member);
+    if found.cluster == 0 || !(is_founder || found.joined) {
         return Err("this member is not among the founders".to_owned());
     }
     Ok(found)
@@ -293,11 +362,28 @@ mod tests {
         assert!(wrong.contains("belongs to member"), "{wrong}");
     }
 
+    /// Who has joined later, and where the peers are now, is remembered too.
+    #[test]
+    fn a_folder_remembers_who_came_later() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let settings = settings(folder.path(), &[TWO]);
+        let founders = Membership::find(&settings).expect("new").founders;
+        let mut joined =
+            Membership::of_joined(&settings, 7, NodeId(9), founders, BTreeMap::new()).expect("a folder");
+        joined.save(folder.path()).expect("saved");
+        let peers = BTreeMap::from([(NodeId(9), parse_urls("http://h:1,http://h:2").expect("addresses"))]);
+        joined.save_peers(&peers).expect("saved");
+        let again = Membership::find(&settings).expect("known");
+        assert!(again.joined && again.was_known && again.member == NodeId(9) && again.cluster == 7);
+        assert_eq!(again.addresses(), peers);
+    }
+
     /// Every flipped byte of the file, and every cut, is noticed.
     #[test]
     fn damage_is_noticed() {
         let folder = tempfile::tempdir().expect("a folder");
         let text = Membership::find(&settings(folder.path(), &[TWO])).expect("new").text();
+        let parse = |text: &str| parse(text, folder.path());
         assert!(parse(&text).is_ok());
         for at in 0..text.len() {
             assert!(parse(&text[..at]).is_err(), "cut at {at}");
@@ -307,12 +393,10 @@ mod tests {
         }
     }
 
-    /// A folder without a member cannot join a running cluster, and a file is no folder.
+    /// A file is no folder.
     #[test]
     fn impossible_folders_are_refused() {
         let folder = tempfile::tempdir().expect("a folder");
-        let joining = settings(folder.path(), &["--initial-cluster-state=existing"]);
-        assert!(Membership::find(&joining).expect_err("no member").to_string().contains("not supported yet"));
         let file = folder.path().join("file");
         fs::write(&file, "x").expect("written");
         assert!(

@@ -34,6 +34,8 @@ pub(crate) enum Event {
     Reach(Vec<Place>, Answer<()>),
     /// A question about a lease, for the leader.
     Ask(Ask, Answer<Told>),
+    /// This peer says that this member was removed.
+    ToldRemoved(NodeId),
     /// A client wants another leader.
     MoveLeader(NodeId, Answer<()>),
     /// The member is about to stop: somebody else should lead.

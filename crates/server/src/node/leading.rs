@@ -31,6 +31,9 @@ impl<P: Served> Turn<P> {
     }
 
     pub(super) fn put_question(&mut self, now: Time, number: u64, ask: Ask) {
+        if let Ask::Change(change) = ask {
+            return self.route_change(now, number, change);
+        }
         let keeper = self.shared.standing.lock().keeper;
         match keeper {
             Some(keeper) if keeper == self.outside.me => {
@@ -46,6 +49,8 @@ impl<P: Served> Turn<P> {
     pub(super) fn answer(&mut self, now: Time, ask: Ask) -> Told {
         let mut store = self.shared.store.write();
         match ask {
+            // These are not answered at once, and do not come here.
+            Ask::Change(_) => Told::NotLeader,
             Ask::Renew(lease) => {
                 let Some(renewed) = store.lessor().renew(lease, now) else { return Told::NoLease };
                 drop(store);

@@ -6,10 +6,12 @@
 //! are the slow tasks beside the turn.
 
 pub(crate) mod ask;
+pub(crate) mod changing;
 pub(crate) mod chores;
 pub(crate) mod folder;
 mod image;
 pub(crate) mod inbox;
+pub(crate) mod joining;
 mod leading;
 mod numbers;
 pub(crate) mod reaching;
@@ -18,23 +20,22 @@ pub(crate) mod waiters;
 pub(crate) mod world;
 
 use std::sync::Arc;
-use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
-use synod_core::{Members, NodeId, Role, Wire};
+use synod_core::{Change, Members, NodeId, Role, Wire};
 use synod_kv::op::{Op, Reply};
 use synod_replica::RestoreFailed;
 use tokio::sync::{oneshot, watch};
 
-use self::ask::{Ask, Told};
+use self::ask::{Ask, Decline, Told};
 use self::inbox::{Admission, Answer, Event, Inbox};
 use crate::contract::Contract;
 use crate::disk::DiskNumbers;
 use crate::metrics::Page;
 use crate::service::backend::{
-    Backend, Failure, Identity, Image, LeaseTime, MemberInfo, SharedStore, Standing,
+    Backend, Cause, Failure, Identity, Image, LeaseTime, MemberInfo, SharedStore, Standing,
 };
 use crate::service::bell::Bell;
 use crate::service::session::Place;
@@ -69,6 +70,14 @@ pub enum MemberError {
         "{0} has lost its log: a member without its memory must not vote; remove it from the cluster and add it anew with an empty folder"
     )]
     LostLog(String),
+    /// The cluster goes on without it.
+    #[error(
+        "this member was removed from the cluster: its data is of no use any more; to come back it must be added anew, with an empty data folder"
+    )]
+    Removed,
+    /// The cluster that is to be joined cannot be asked, or does not know this member.
+    #[error("{0}")]
+    Join(String),
     /// A snapshot cannot become the state.
     #[error("{0}")]
     Restore(RestoreFailed),
@@ -109,7 +118,7 @@ pub(crate) struct Shared {
     pub(crate) scrubbed: watch::Sender<i64>,
     pub(crate) bell: Arc<Bell>,
     pub(crate) disk: Arc<DiskNumbers>,
-    pub(crate) peers: OnceLock<Vec<(NodeId, Arc<PeerNumbers>)>>,
+    pub(crate) peers: RwLock<Vec<(NodeId, Arc<PeerNumbers>)>>,
     pub(crate) leader_changes: AtomicU64,
     pub(crate) leases_expired: AtomicU64,
     pub(crate) slow_applies: AtomicU64,
@@ -154,7 +163,7 @@ impl Node {
             scrubbed: watch::Sender::new(0),
             bell: Arc::default(),
             disk: Arc::default(),
-            peers: OnceLock::new(),
+            peers: RwLock::default(),
             leader_changes: AtomicU64::new(0),
             leases_expired: AtomicU64::new(0),
             slow_applies: AtomicU64::new(0),
@@ -179,6 +188,8 @@ impl Node {
             Told::Lives { remaining, granted } => Ok(Some((remaining, granted))),
             Told::NoLease => Ok(None),
             Told::NotLeader => Err(Failure::NotLeader),
+            // Answers to other questions.
+            Told::Changed | Told::Declined(_) => Ok(None),
         }
     }
 
@@ -191,6 +202,31 @@ impl Node {
     pub(crate) fn stop(&self) {
         // A closed inbox belongs to a node that has ended.
         let _ = self.0.inbox.push(Event::Stop);
+    }
+
+    /// The body of `GET /synod/cluster` on the peer port: what a member that wants to join must know.
+    pub(crate) fn cluster_json(&self) -> String {
+        let members = self.members();
+        let store = self.0.store.read();
+        let described = |member: &MemberInfo| {
+            // Only a member that has run once has published where its clients reach it.
+            let started = store.members().get(&member.id.0).is_some_and(|said| !said.client_urls.is_empty());
+            serde_json::json!({
+                "id": format!("{:x}", member.id.0),
+                "name": member.name,
+                "peerURLs": member.peer_urls,
+                "started": started,
+            })
+        };
+        let founders: Vec<_> = self.0.founders.iter().map(described).collect();
+        let members: Vec<_> = members.iter().map(described).collect();
+        let page = serde_json::json!({
+            "cluster": format!("{:x}", self.0.identity.cluster),
+            "protocol": self.0.contract.protocol,
+            "founders": founders,
+            "members": members,
+        });
+        page.to_string() + "\n"
     }
 
     /// The body of `GET /members` on the peer port.
@@ -284,6 +320,20 @@ impl Backend for Node {
         let mut timed: Vec<_> = ids.into_iter().map(|id| (store.lessor().remaining(id, now), id)).collect();
         timed.sort_unstable();
         timed.into_iter().map(|(_, id)| id).collect()
+    }
+
+    async fn change_members(&self, change: Change) -> Result<(), Failure> {
+        match self.ask_node(|answer| Event::Ask(Ask::Change(change), answer)).await? {
+            Told::Changed => Ok(()),
+            Told::Declined(Decline::Busy) => Err(Failure::TimedOut(Cause::Plain)),
+            Told::Declined(Decline::Invalid) => Err(Failure::NotEnoughStarted),
+            Told::Declined(Decline::NotReady) => Err(Failure::LearnerNotReady),
+            Told::Declined(Decline::NoLearner) => Err(Failure::NoLearner),
+            Told::Declined(Decline::Unsupported) => {
+                Err(Failure::Unsupported("synod: the protocol does not change its members so"))
+            }
+            Told::NotLeader | Told::NoLease | Told::Lives { .. } => Err(Failure::NotLeader),
+        }
     }
 
     async fn move_leader(&self, to: NodeId) -> Result<(), Failure> {

@@ -84,7 +84,7 @@ pub(super) fn write(shared: &Shared, page: &mut Page) {
         shared.disk.log_bytes.load(Relaxed),
     );
 
-    let Some(peers) = shared.peers.get() else { return };
+    let peers = shared.peers.read();
     let me = format!("{:x}", shared.identity.member.0);
     let names: Vec<String> = peers.iter().map(|(id, _)| format!("{:x}", id.0)).collect();
     let figures: [(&str, Kind, &str, &str, Read); 3] = [

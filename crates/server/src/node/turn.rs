@@ -13,7 +13,9 @@ use synod_core::{Command, CommandId, Machine, NodeId, ReadId, Role, Status, Time
 use synod_kv::op::Op;
 use synod_replica::Replica;
 
-use super::ask::{Envelope, Told};
+use super::ask::{Ask, Envelope, Told};
+use super::changing::Roster;
+use super::folder::Membership;
 use super::image;
 use super::inbox::{Answer, Event, Notice};
 use super::leading::{Moving, REVOKE_EVERY};
@@ -60,6 +62,8 @@ pub(crate) struct Turn<P: Served> {
     pub(crate) election_timeout: Duration,
     pub(crate) warning_apply: Duration,
     pub(crate) reaching: Vec<Reaching>,
+    pub(crate) roster: Roster,
+    pub(crate) folder: Membership,
     pub(crate) moving: Option<Moving>,
     pub(crate) past: Past,
 }
@@ -132,7 +136,8 @@ impl<P: Served> Turn<P> {
         let moving = self.moving.as_ref().map(|moving| moving.deadline);
         let waiting = self.outside.waiters.next_deadline();
         let reaching = self.reaching_deadline();
-        [self.replica.deadline(), status, retry, leases, moving, waiting, reaching]
+        let changes = self.changes_deadline();
+        [self.replica.deadline(), status, retry, leases, moving, waiting, reaching, changes]
             .into_iter()
             .flatten()
             .min()
@@ -157,6 +162,8 @@ impl<P: Served> Turn<P> {
         self.serve_watchers();
         self.note_standing(now);
         self.settle_move(now);
+        self.settle_changes(now);
+        self.leave_if_out(now)?;
         self.settle_reaching(now);
         self.retry_parked(now);
         let (elected, isolated, election) =
@@ -184,6 +191,7 @@ impl<P: Served> Turn<P> {
                 Event::Disk(notice) => self.on_notice(now, notice)?,
                 Event::Reach(places, answer) => self.on_reach(now, places, answer),
                 Event::Ask(ask, answer) => self.on_ask(now, ask, answer),
+                Event::ToldRemoved(by) => self.on_told_removed(by)?,
                 Event::MoveLeader(to, answer) => self.on_move(now, to, answer),
                 Event::HandOver(answer) => match self.best_successor() {
                     Some(to) => self.on_move(now, to, answer),
@@ -230,6 +238,7 @@ impl<P: Served> Turn<P> {
     fn on_message(&mut self, now: Time, from: NodeId, message: Bytes) {
         match Envelope::<P::Message>::decode_all(message) {
             Ok(Envelope::Packet(packet)) => self.replica.receive(now, from, packet),
+            Ok(Envelope::Ask(number, Ask::Change(change))) => self.on_peers_change(now, from, number, change),
             Ok(Envelope::Ask(number, ask)) => {
                 let told = if self.keeps_house() { self.answer(now, ask) } else { Told::NotLeader };
                 self.outside.post(from, &Envelope::Told(number, told));
@@ -268,6 +277,10 @@ impl<P: Served> Turn<P> {
         self.shared.standing.lock().leader == Some(self.outside.me)
     }
 
+    pub(super) fn past_more_to_do(&mut self) {
+        self.past.more_to_do = true;
+    }
+
     fn keeps_house(&self) -> bool {
         self.shared.standing.lock().keeper == Some(self.outside.me)
     }
@@ -292,7 +305,7 @@ impl<P: Served> Turn<P> {
     /// Looks at the protocol's status, and acts upon what has changed.
     fn note_standing(&mut self, now: Time) {
         if let Some(members) = self.outside.members.take() {
-            *self.shared.members.write() = members;
+            self.note_members(now, members);
         }
         let applied = self.replica.applied().0;
         if now.since(self.past.status_at) < STATUS_EVERY && self.past.status_at != Time::ZERO {
@@ -317,6 +330,7 @@ impl<P: Served> Turn<P> {
             disk_bytes,
         };
         *self.shared.standing.lock() = standing;
+        self.look_at_peers_if_due(now);
         if reached {
             self.past.isolated_since = None;
         } else {

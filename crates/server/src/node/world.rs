@@ -167,6 +167,15 @@ impl crate::transport::Inbound for Mouth {
         format!("{{\"etcdserver\":\"{ETCD_VERSION}\",\"etcdcluster\":\"{minor}.0\"}}")
     }
 
+    fn cluster_json(&self) -> String {
+        self.node.cluster_json()
+    }
+
+    fn told_removed(&self, by: NodeId) {
+        // A node that has gone needs not be told.
+        let _ = self.node.inbox().push(super::inbox::Event::ToldRemoved(by));
+    }
+
     fn members_json(&self) -> String {
         self.node.members_json()
     }

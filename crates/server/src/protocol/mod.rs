@@ -25,6 +25,8 @@ use crate::node::MemberError;
 pub trait Served: Protocol + Send + 'static {
     /// What is said of it in tables, help and refusals.
     const ROW: Row;
+    /// Whether replicas deliver in one order.
+    const ORDER: Order = Order::Single;
 
     /// Whether the values of the protocol's own flags fit together; called before anything is opened.
     ///
@@ -59,8 +61,6 @@ pub struct Row {
     pub losses: fn(members: usize, flags: &Chosen) -> usize,
     /// Who keeps house.
     pub house: House,
-    /// Whether replicas deliver in one order.
-    pub order: Order,
     /// The settings that `synod contract` tells apart, each with a word for it; empty when there is but one.
     pub variants: &'static [Variant],
 }

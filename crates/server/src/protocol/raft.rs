@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use synod_protocols::raft::{Options, Raft};
 
-use super::{Chosen, House, Order, Row, Served, Sizes, Told, minority};
+use super::{Chosen, House, Row, Served, Sizes, Told, minority};
 use crate::config::{ConfigError, Flag};
 use crate::contract::Offer;
 
@@ -16,7 +16,6 @@ impl Served for Raft {
         sizes: Sizes::ANY,
         losses: minority,
         house: House::Leader,
-        order: Order::Single,
         variants: &[],
     };
 

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::RwLock;
-use synod_core::{NodeId, Refusal, Role};
+use synod_core::{Change, NodeId, Refusal, Role};
 use synod_kv::Store;
 use synod_kv::op::{Op, Reply};
 use tokio::sync::watch;
@@ -72,6 +72,9 @@ pub trait Backend: Send + Sync + 'static {
 
     /// All leases known here, the first to expire first (by id where this member does not keep the time).
     fn leases(&self) -> Vec<i64>;
+
+    /// Changes the configuration, and returns when this member or its leader has seen that in force.
+    fn change_members(&self, change: Change) -> impl Future<Output = Result<(), Failure>> + Send;
 
     /// Hands leadership to `to`, and returns when it is done. [`Failure::NotLeader`] anywhere but at the leader,
     /// [`Failure::BadTransferee`] for a target that cannot lead.
@@ -184,6 +187,12 @@ pub enum Failure {
     BadTransferee,
     /// Leadership was not taken over in time.
     TransferTimedOut,
+    /// Too few voters would be left, or too few of them run.
+    NotEnoughStarted,
+    /// The learner lags too far behind to be promoted.
+    LearnerNotReady,
+    /// Only a learner can be promoted.
+    NoLearner,
     /// The command is larger than the log takes.
     TooLarge,
     /// The protocol cannot give this at all; the sentence says what it lacks.

@@ -85,7 +85,6 @@ pub fn is_supported(method: Method) -> bool {
     match method.service() {
         "v3lockpb.Lock" | "v3electionpb.Election" => false,
         "etcdserverpb.Auth" => matches!(method, Method::AuthStatus | Method::Authenticate),
-        "etcdserverpb.Cluster" => method == Method::MemberList,
         _ => method != Method::Downgrade,
     }
 }
@@ -186,6 +185,10 @@ impl<B: Backend> Service<B> {
             Method::HashKv => self.hash_kv(body).await,
             Method::MoveLeader => self.move_leader(body).await,
             Method::MemberList => self.member_list(body).await,
+            Method::MemberAdd => self.member_add(body).await,
+            Method::MemberRemove => self.member_remove(body).await,
+            Method::MemberUpdate => self.member_update(body).await,
+            Method::MemberPromote => self.member_promote(body).await,
             Method::AuthStatus => self.auth_status(body),
             Method::Authenticate => {
                 Err(Status::new(Code::FailedPrecondition, "etcdserver: authentication is not enabled"))

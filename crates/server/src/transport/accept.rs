@@ -60,7 +60,9 @@ async fn serve(mut stream: TcpStream, address: SocketAddr, shared: &Shared) -> i
     };
     let identity = &shared.identity;
     let is_member = |id: NodeId| shared.peers.read().contains_key(&id);
-    if let Some(why) = hello.objection(identity.me, identity.cluster, identity.protocol, is_member) {
+    let has_left = |id: NodeId| shared.left.read().contains(&id);
+    let objection = hello.objection(identity.me, identity.cluster, identity.protocol, is_member, has_left);
+    if let Some(why) = objection {
         let addresses: Vec<_> = hello.addresses.iter().map(|a| String::from_utf8_lossy(a)).collect();
         tracing::warn!(%address, peer = %hello.from, ?addresses, reason = %why, "refused a peer's connection");
         let mut out = BytesMut::new();

@@ -80,6 +80,11 @@ fn fixed_u64(from: &mut Reader, what: &'static str) -> Result<u64, WireError> {
     Ok(u64::from_le_bytes(bytes))
 }
 
+/// What a former member is told; it recognizes the sentence.
+pub(super) fn removed(member: NodeId) -> String {
+    format!("member {member} was removed from this cluster")
+}
+
 impl Hello {
     /// Why the acceptor `me` of `cluster` does not take this dialler in; nothing when it does.
     pub(super) fn objection(
@@ -88,6 +93,7 @@ impl Hello {
         cluster: u64,
         protocol: &str,
         is_member: impl FnOnce(NodeId) -> bool,
+        has_left: impl FnOnce(NodeId) -> bool,
     ) -> Option<String> {
         let theirs = String::from_utf8_lossy(&self.protocol);
         if self.version != WIRE_VERSION {
@@ -100,6 +106,8 @@ impl Hello {
             Some(format!("member {} was dialled, but this is member {me}: check the peer URLs", self.to))
         } else if self.from == me {
             Some(format!("member {me} dialled itself: check the peer URLs"))
+        } else if has_left(self.from) {
+            Some(removed(self.from))
         } else if !is_member(self.from) {
             Some(format!("member {} does not belong to this cluster", self.from))
         } else {
@@ -137,7 +145,8 @@ mod tests {
     /// Each kind of stranger is told what is wrong with him.
     #[test]
     fn strangers_are_refused_with_the_reason() {
-        let says = |hello: Hello| hello.objection(NodeId(2), 7, "raft", |id| id == NodeId(1));
+        let says =
+            |hello: Hello| hello.objection(NodeId(2), 7, "raft", |id| id == NodeId(1), |id| id == NodeId(5));
         assert_eq!(says(hello()), None);
         let cases = [
             (Hello { version: 9, ..hello() }, "version"),
@@ -146,6 +155,7 @@ mod tests {
             (Hello { to: NodeId(3), ..hello() }, "was dialled"),
             (Hello { from: NodeId(2), ..hello() }, "itself"),
             (Hello { from: NodeId(4), ..hello() }, "does not belong"),
+            (Hello { from: NodeId(5), ..hello() }, "was removed"),
         ];
         for (hello, why) in cases {
             assert!(says(hello).is_some_and(|said| said.contains(why)), "{why}");

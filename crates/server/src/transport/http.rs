@@ -1,4 +1,5 @@
-//! The few HTTP pages on the peer port that tools look at: `GET /version` and `GET /members`.
+//! The few HTTP pages on the peer port that tools look at: `GET /version` and `GET /members`; and the one that a
+//! member which joins asks first.
 
 use std::io;
 
@@ -38,6 +39,7 @@ pub(super) async fn answer(
     let (status, body) = match (whole, method, path) {
         (false, _, _) => ("431 Request Header Fields Too Large", String::new()),
         (_, "GET" | "HEAD", "/version") => ("200 OK", inbound.version_json()),
+        (_, "GET" | "HEAD", "/synod/cluster") => ("200 OK", inbound.cluster_json()),
         (_, "GET" | "HEAD", "/members") => ("200 OK", inbound.members_json()),
         (_, "GET" | "HEAD", _) => ("404 Not Found", "404 page not found\n".to_owned()),
         _ => ("405 Method Not Allowed", "Method Not Allowed\n".to_owned()),

@@ -15,8 +15,8 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use super::frame::{self, HELLO_BYTES_MAX, Kind};
-use super::hello::{Hello, PREAMBLE, WIRE_VERSION};
-use super::{CONNECT_MAX, Identity, Lane, PING_EVERY, PeerNumbers, SILENCE_MAX, STALL_MAX};
+use super::hello::{self, Hello, PREAMBLE, WIRE_VERSION};
+use super::{CONNECT_MAX, Identity, Inbound, Lane, PING_EVERY, PeerNumbers, SILENCE_MAX, STALL_MAX};
 use crate::config::Address;
 
 /// Bytes that may wait for one talk connection. Past it messages are dropped: the peer does not keep up, and
@@ -98,7 +98,7 @@ impl Link {
 }
 
 /// Keeps the link standing until the task is dropped.
-pub(super) async fn run(link: Arc<Link>, identity: Identity) {
+pub(super) async fn run(link: Arc<Link>, identity: Identity, inbound: Arc<dyn Inbound>) {
     let mut jitter = Rng::new(identity.me.0 ^ link.to.0.rotate_left(32) ^ link.lane as u64);
     let mut backoff = BACKOFF_MIN;
     let mut last_trouble = String::new();
@@ -109,7 +109,7 @@ pub(super) async fn run(link: Arc<Link>, identity: Identity) {
             }
         }
         let address = &link.addresses[attempt % link.addresses.len()];
-        let trouble = match timeout(CONNECT_MAX, dial(&link, &identity, address)).await {
+        let trouble = match timeout(CONNECT_MAX, dial(&link, &identity, inbound.as_ref(), address)).await {
             Ok(Ok(stream)) => {
                 backoff = BACKOFF_MIN;
                 last_trouble.clear();
@@ -141,7 +141,12 @@ pub(super) async fn run(link: Arc<Link>, identity: Identity) {
     }
 }
 
-async fn dial(link: &Link, identity: &Identity, address: &Address) -> io::Result<TcpStream> {
+async fn dial(
+    link: &Link,
+    identity: &Identity,
+    inbound: &dyn Inbound,
+    address: &Address,
+) -> io::Result<TcpStream> {
     let mut stream = TcpStream::connect(address.authority()).await?;
     stream.set_nodelay(true)?;
     let hello = Hello {
@@ -161,6 +166,9 @@ async fn dial(link: &Link, identity: &Identity, address: &Address) -> io::Result
         match frame::decode(&mut answer, HELLO_BYTES_MAX).map_err(io::Error::other)? {
             Some((Kind::Welcome, _)) => return Ok(stream),
             Some((Kind::Refused, why)) => {
+                if why == hello::removed(identity.me).as_bytes() {
+                    inbound.told_removed(link.to);
+                }
                 return Err(io::Error::other(format!("the peer refused: {}", String::from_utf8_lossy(&why))));
             }
             Some((kind, _)) => return Err(io::Error::other(format!("{kind:?} instead of a welcome"))),

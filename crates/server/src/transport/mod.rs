@@ -15,7 +15,7 @@ mod hello;
 mod http;
 mod link;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -63,6 +63,10 @@ pub trait Inbound: Send + Sync + 'static {
     fn version_json(&self) -> String;
     /// The body of `GET /members`.
     fn members_json(&self) -> String;
+    /// The body of `GET /synod/cluster`.
+    fn cluster_json(&self) -> String;
+    /// A member refused this one because it was removed from the cluster.
+    fn told_removed(&self, by: NodeId);
 }
 
 /// The numbers of one peer, counted since the transport started.
@@ -108,6 +112,8 @@ struct Shared {
     identity: Identity,
     inbound: Arc<dyn Inbound>,
     peers: RwLock<BTreeMap<NodeId, Peer>>,
+    /// Former members: they are told so when they dial.
+    left: RwLock<BTreeSet<NodeId>>,
 }
 
 /// All connections of one member. Dropping it ends them.
@@ -120,7 +126,8 @@ impl Transport {
     /// A transport without peers. Must be called on the runtime that is to carry it.
     #[must_use]
     pub fn start(identity: Identity, listeners: Vec<TcpListener>, inbound: Arc<dyn Inbound>) -> Transport {
-        let shared = Arc::new(Shared { identity, inbound, peers: RwLock::default() });
+        let shared =
+            Arc::new(Shared { identity, inbound, peers: RwLock::default(), left: RwLock::default() });
         let mut accepting = JoinSet::new();
         for listener in listeners {
             accepting.spawn(accept::run(listener, shared.clone()));
@@ -141,9 +148,16 @@ impl Transport {
             let link = |lane| Arc::new(Link::new(id, lane, addresses.clone(), numbers.clone()));
             let (talk, bulk) = (link(Lane::Talk), link(Lane::Bulk));
             let mut tasks = JoinSet::new();
-            tasks.spawn(link::run(talk.clone(), self.shared.identity.clone()));
-            tasks.spawn(link::run(bulk.clone(), self.shared.identity.clone()));
+            tasks.spawn(link::run(talk.clone(), self.shared.identity.clone(), self.shared.inbound.clone()));
+            tasks.spawn(link::run(bulk.clone(), self.shared.identity.clone(), self.shared.inbound.clone()));
             peers.insert(id, Peer { talk, bulk, numbers, _tasks: tasks });
+        }
+    }
+
+    /// Tells who was a member once.
+    pub fn set_left(&self, left: &BTreeSet<NodeId>) {
+        if *self.shared.left.read() != *left {
+            self.shared.left.write().clone_from(left);
         }
     }
 

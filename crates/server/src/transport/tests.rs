@@ -13,6 +13,7 @@ use super::*;
 #[derive(Default)]
 struct Ear {
     heard: Mutex<Vec<(NodeId, Bytes)>>,
+    removed_by: Mutex<Vec<NodeId>>,
     news: Notify,
 }
 
@@ -26,6 +27,13 @@ impl Inbound for Ear {
     }
     fn members_json(&self) -> String {
         "[]".to_owned()
+    }
+    fn cluster_json(&self) -> String {
+        "{}".to_owned()
+    }
+    fn told_removed(&self, by: NodeId) {
+        self.removed_by.lock().push(by);
+        self.news.notify_one();
     }
 }
 
@@ -125,6 +133,30 @@ fn another_cluster_is_refused() {
         stream.read_to_end(&mut answer).await.expect("answered");
         assert!(String::from_utf8_lossy(&answer).contains("cluster ID mismatch: 8 met 7"));
         assert_eq!((ta.connected(), tb.connected(), ear_a.heard.lock().len()), (0, 0, 0));
+    });
+}
+
+/// A former member that dials is told that it was removed, and by whom; a stranger is only refused. Peers come and go at runtime.
+#[test]
+fn a_former_member_is_told() {
+    test(async {
+        let ((la, a), (lb, b)) = (listener().await, listener().await);
+        let (ta, _ear_a) = start(1, 7, la, &a);
+        let (tb, ear_b) = start(2, 7, lb, &b);
+        let both = BTreeMap::from([(NodeId(1), vec![a.clone()]), (NodeId(2), vec![b.clone()])]);
+        tb.set_peers(&both);
+        ta.set_peers(&BTreeMap::from([(NodeId(1), vec![a])]));
+        assert!(ear_b.removed_by.lock().is_empty());
+        ta.set_peers(&both);
+        until(|| ta.connected() == 1 && tb.connected() == 1).await;
+        ta.set_peers(&BTreeMap::new());
+        ta.set_left(&BTreeSet::from([NodeId(2)]));
+        // The old connection is not listened to any more; a word on it ends it, and the next one is refused.
+        until(|| {
+            tb.send(NodeId(1), Lane::Talk, |out| out.extend_from_slice(b"hello?"));
+            ear_b.removed_by.lock().first() == Some(&NodeId(1))
+        })
+        .await;
     });
 }
 

@@ -390,7 +390,8 @@ async fn without_a_leader() {
     assert_eq!(grpc.with(Method::Range, &causal, &local).await.code, Some(0));
     // How far it lags nobody can tell now.
     let bounded = [("synod-max-staleness", "20ms")];
-    let (code, why) = grpc.with(Method::Range, &bounded, &local).await.failed();
+    let ended = grpc.with(Method::Range, &bounded, &local).await;
+    let (code, why) = ended.failed();
     assert!(code == 14 && why.contains("may lag more than 20ms"), "{why}");
     // The open stream insisted, too: it ends when nobody leads for three election timeouts.
     assert_eq!(watch.end().await.failed(), no_leader);

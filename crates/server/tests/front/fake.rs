@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::RwLock;
-use synod_core::{Audience, NodeId, Role, Time};
+use synod_core::{Audience, Change, NodeId, Role, Time};
 use synod_kv::Store;
 use synod_kv::op::{Op, Reply};
 use synod_server::contract::{Cell, Contract, Offer};
@@ -164,6 +164,10 @@ impl Backend for Fake {
 
     fn leases(&self) -> Vec<i64> {
         self.store.read().leases().iter().map(|(id, _)| id).collect()
+    }
+
+    async fn change_members(&self, _change: Change) -> Result<(), Failure> {
+        Err(Failure::Unsupported("the fake is alone"))
     }
 
     async fn move_leader(&self, to: NodeId) -> Result<(), Failure> {
