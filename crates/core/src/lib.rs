@@ -17,6 +17,7 @@ mod command;
 mod machine;
 mod members;
 mod output;
+mod planted;
 mod protocol;
 pub mod quorum;
 mod rng;

@@ -15,6 +15,7 @@ use hashbrown::HashMap;
 use synod_core::Time;
 
 use crate::lease::{Lease, Leases};
+use crate::mutants::Mutant;
 use crate::op::Op;
 
 /// At most so many leases are let expire within one second when a new leader takes over: what piled up is spread out.
@@ -83,8 +84,9 @@ impl Lessor {
     pub fn promote(&mut self, leases: &Leases, now: Time, extension: Duration) {
         self.demote();
         self.leading = true;
+        let share = if Mutant::LeaseHalfOver.is_on() { 2 } else { 1 };
         let mut ends: Vec<(Time, i64)> =
-            leases.iter().map(|(id, lease)| (now + seconds(left(lease)) + extension, id)).collect();
+            leases.iter().map(|(id, lease)| (now + seconds(left(lease)) / share + extension, id)).collect();
         ends.sort_unstable();
         // Whatever ends within the same second, beyond the most for a second, is put off by whole seconds.
         let mut window = Time::ZERO;
@@ -161,7 +163,7 @@ impl Lessor {
     pub fn renew(&mut self, id: i64, now: Time) -> Option<Renewed> {
         self.advance(now);
         let soft = *self.leases.get(&id)?;
-        if soft.end.is_none_or(|end| end <= now) {
+        if soft.end.is_none_or(|end| end <= now) && !Mutant::LeaseRenewsWhenOver.is_on() {
             return None;
         }
         self.start(id, now + seconds(soft.ttl), now);

@@ -23,6 +23,7 @@ mod leaf;
 pub mod lease;
 pub mod lessor;
 mod merge;
+pub mod mutants;
 mod mvcc;
 pub mod op;
 mod op_wire;

@@ -30,6 +30,7 @@ use synod_core::{Audience, Command, Frozen, Index, Machine, NodeId, SnapshotRef,
 use crate::arena::{At, Record, Rev};
 use crate::convergent::{Convergent, Mark, Swept};
 use crate::lease::{Lease, Leases};
+use crate::mutants::Mutant;
 use crate::mvcc::{Accounts, Mvcc};
 use crate::op::{Alarm, MemberAttributes, Reply};
 use crate::op_wire::{decode_alarm, encode_alarm};
@@ -108,9 +109,15 @@ impl Machine for Store {
     }
 
     fn freeze(&self) -> FrozenStore {
+        let forgets = Mutant::SnapshotForgetsLeases.is_on();
         FrozenStore {
             view: self.mvcc.view.clone(),
-            leases: self.leases.iter().map(|(id, lease)| (id, lease.ttl, lease.remaining)).collect(),
+            leases: self
+                .leases
+                .iter()
+                .filter(|_| !forgets)
+                .map(|(id, lease)| (id, lease.ttl, lease.remaining))
+                .collect(),
             alarms: self.alarms.clone(),
             members: self.members.clone(),
             quota: self.quota,
@@ -208,11 +215,13 @@ impl FrozenStore {
         for (rank, name) in names.iter().enumerate() {
             ranks[*name as usize] = rank;
         }
+        let holds = Mutant::SnapshotHoldsCompacted.is_on();
+        let doomed = |slot: &Slot| if holds { 0 } else { slot.doomed(arena, *compacted) };
         let mut kept: Vec<Vec<u32>> = vec![Vec::new(); names.len()];
         let mut keys = 0u64;
         for (_, slot) in index.slots(index.first(), index.end()) {
             let before = keys;
-            for at in slot.versions().skip(slot.doomed(arena, *compacted)) {
+            for at in slot.versions().skip(doomed(slot)) {
                 kept[ranks[at.chunk() as usize]].push(at.offset());
                 keys = before + 1;
             }
@@ -232,7 +241,7 @@ impl FrozenStore {
         }
         to.number(keys)?;
         for (_, slot) in index.slots(index.first(), index.end()) {
-            let doomed = slot.doomed(arena, *compacted);
+            let doomed = doomed(slot);
             let versions = slot.versions().count() - doomed;
             if versions == 0 {
                 continue;
@@ -459,6 +468,10 @@ fn read(snapshot: &SnapshotRef) -> io::Result<State> {
     }
     let mut view = View { revision, compacted, ..View::empty() };
     let (mut found, sum) = read_records(&mut from, &mut view)?;
+    if Mutant::RevisionOfPairs.is_on() {
+        let pairs = view.arena.history(0).filter(|(_, record)| !record.tombstone);
+        view.revision = pairs.map(|(_, record)| record.main()).max().unwrap_or(1);
+    }
     read_keys(&mut from, &mut view, &mut found, &mut leases)?;
     drop(found);
     if from.remaining() > 0 {

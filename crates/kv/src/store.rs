@@ -19,6 +19,7 @@ use crate::convergent::Convergent;
 use crate::error::OpError;
 use crate::lease::Leases;
 use crate::lessor::Lessor;
+use crate::mutants::Mutant;
 use crate::mvcc::{Accounts, Change, Mvcc};
 use crate::op::{
     Alarm, AlarmAction, AlarmKind, MemberAttributes, Op, OpReply, Put, RangeReply, RangeRequest, Reply, Txn,
@@ -240,7 +241,9 @@ impl Store {
 
     fn txn(&mut self, txn: &Txn, audience: Audience) -> Result<OpReply, OpError> {
         let path = txn::decide(&self.mvcc.view, txn);
-        txn::check(&self.mvcc.view, &self.leases, txn, &path)?;
+        if audience == Audience::Client || !Mutant::ChecksForClients.is_on() {
+            txn::check(&self.mvcc.view, &self.leases, txn, &path)?;
+        }
         Ok(OpReply::Txn(self.write(audience, |writer| writer.txn(txn, &path))))
     }
 
@@ -269,7 +272,10 @@ impl Store {
     fn lease_revoke(&mut self, id: i64) -> Result<OpReply, OpError> {
         let lease = self.leases.revoke(id).ok_or(OpError::LeaseNotFound)?;
         self.lessor.revoked(id);
-        self.write(Audience::Nobody, |writer| lease.keys.iter().for_each(|key| writer.delete(key)));
+        let kept = if Mutant::LeaseLeavesKeys.is_on() { lease.keys.len() } else { 0 };
+        self.write(Audience::Nobody, |writer| {
+            lease.keys.iter().skip(kept).for_each(|key| writer.delete(key))
+        });
         Ok(OpReply::LeaseRevoke)
     }
 
@@ -454,7 +460,14 @@ impl Store {
     /// Replaces the replicated state; watchers go on where they were, out of the new history.
     pub(crate) fn become_state(&mut self, state: crate::snapshot::State) {
         self.mvcc = state.mvcc;
-        self.leases = state.leases;
+        let before = std::mem::replace(&mut self.leases, state.leases);
+        if Mutant::RestoreKeepsLeases.is_on() {
+            for (id, lease) in before.iter() {
+                if self.leases.get(id).is_none() {
+                    self.leases.insert(id, lease.clone());
+                }
+            }
+        }
         self.alarms = state.alarms;
         self.members = state.members;
         self.quota = state.quota;

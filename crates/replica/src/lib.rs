@@ -17,6 +17,7 @@
 //! Floor 2: knows core alone.
 
 mod compaction;
+pub mod mutants;
 mod past;
 mod reads;
 mod replica;

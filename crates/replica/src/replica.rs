@@ -10,6 +10,7 @@ use synod_core::{
 };
 
 use crate::compaction::{CompactionPolicy, Growth};
+use crate::mutants::Mutant;
 use crate::past::Past;
 use crate::reads::Reads;
 use crate::transfer::{Incoming, Taken, Transfers};
@@ -265,7 +266,8 @@ impl<P: Protocol, M: Machine> Replica<P, M> {
         self.protocol.flush(now, &mut self.out);
         self.let_out(now, world);
         self.apply_backlog(world)?;
-        for read in self.reads.readable(self.applied) {
+        let upto = if Mutant::ReadsBeforeApplied.is_on() { Index(u64::MAX) } else { self.applied };
+        for read in self.reads.readable(upto) {
             world.readable(read);
         }
         self.consider_snapshot(now, world);
@@ -356,6 +358,9 @@ impl<P: Protocol, M: Machine> Replica<P, M> {
                 self.out.records.clear();
                 let mut records = Vec::new();
                 self.protocol.checkpoint(&mut records);
+                if Mutant::CheckpointForgets.is_on() {
+                    records.pop();
+                }
                 world.checkpoint(snapshot, records, upto);
             }
             None if !self.out.records.is_empty() => world.persist(&mut self.out.records, upto),
@@ -369,6 +374,9 @@ impl<P: Protocol, M: Machine> Replica<P, M> {
             debug_assert_ne!(to, self.id, "a replica does not talk to itself");
             match outbound.patience {
                 Patience::Early => world.send(to, Packet::Protocol(message)),
+                Patience::Durable(_) if Mutant::PromisesEarly.is_on() => {
+                    world.send(to, Packet::Protocol(message));
+                }
                 Patience::Durable(mark) if mark <= self.durable => world.send(to, Packet::Protocol(message)),
                 Patience::Durable(mark) => self.awaiting.push(mark, (to, message)),
                 Patience::Snapshot => match &self.snapshot {
@@ -550,6 +558,7 @@ impl<P: Protocol, M: Machine> Replica<P, M> {
         }
         self.saving = Some(at);
         self.growth.restart(at);
+        let at = if Mutant::SnapshotBehindItself.is_on() && at.0 > 1 { at.previous() } else { at };
         self.step(now, Input::Freezing(at));
         let frozen = match &mut self.past {
             None => self.machine.freeze(),

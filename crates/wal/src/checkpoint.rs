@@ -9,6 +9,7 @@ use synod_core::{Index, Wire};
 
 use crate::disk::{Disk, DiskFile};
 use crate::error::LogError;
+use crate::mutants::Mutant;
 use crate::names;
 use crate::segment::{BATCH_HEADER_BYTES, HEADER_BYTES, Header, Kind, RECORD_HEADER_BYTES, seal_batch};
 
@@ -46,7 +47,13 @@ impl Superseded {
         if snapshot > Index::ZERO {
             let failed = |error| LogError::io("listing", self.disk.path(""), error);
             let contents = names::sort_out(&self.disk.list().map_err(failed)?, |name| self.disk.path(name))?;
-            names.extend(contents.snapshots.into_iter().filter(|at| *at < snapshot).map(names::snapshot));
+            names.extend(
+                contents
+                    .snapshots
+                    .into_iter()
+                    .filter(|at| *at < snapshot || Mutant::RemovesItsSnapshot.is_on())
+                    .map(names::snapshot),
+            );
         }
         for name in names {
             match self.disk.remove(&name) {

@@ -53,6 +53,7 @@ mod error;
 mod log;
 mod memory;
 mod memory_file;
+pub mod mutants;
 mod names;
 mod real;
 pub mod recover;

@@ -18,6 +18,7 @@ use synod_core::{Index, Wire};
 use crate::checkpoint::{MakeError, Superseded, put_record, write_checkpoint};
 use crate::disk::{Disk, DiskFile};
 use crate::error::{Damage, LogError, is_full};
+use crate::mutants::Mutant;
 use crate::names;
 use crate::recover::{Recovery, recover};
 use crate::segment::{BATCH_HEADER_BYTES, Checkpoint, HEADER_BYTES, Header, Identity, Kind, seal_batch};
@@ -251,7 +252,11 @@ impl Log {
             return Ok(());
         }
         let active = self.active.as_ref().expect("something was written to it");
-        let (result, number) = (active.file.sync_data(), active.header.number);
+        let number = active.header.number;
+        let mut result = if Mutant::ConfirmsUnsynced.is_on() { Ok(()) } else { active.file.sync_data() };
+        if result.is_err() && Mutant::RetriesSync.is_on() {
+            result = active.file.sync_data();
+        }
         self.end_if_failed("syncing", number, result)?;
         self.written = Written::Durable;
         self.statistics.syncs += 1;
@@ -419,8 +424,15 @@ impl Log {
             }
             Err(MakeError::Disk(error)) => return self.end(LogError::io("making", path, error)),
         };
-        let placed = file.sync_all().and_then(|()| self.disk.rename(&temporary, &name));
-        if let Err(error) = placed.and_then(|()| self.disk.sync_dir()) {
+        if Mutant::RemovesFirst.is_on() && header.checkpoint.is_some() {
+            for number in self.segments.drain(..) {
+                let _ = self.disk.remove(&names::segment(number));
+            }
+        }
+        let synced = if Mutant::RenamesUnsynced.is_on() { Ok(()) } else { file.sync_all() };
+        let placed = synced.and_then(|()| self.disk.rename(&temporary, &name));
+        let is_forgetful = Mutant::ForgetsFolder.is_on();
+        if let Err(error) = placed.and_then(|()| if is_forgetful { Ok(()) } else { self.disk.sync_dir() }) {
             return self.end(LogError::io("syncing and renaming", path, error));
         }
         self.segments.push(header.number);

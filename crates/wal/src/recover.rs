@@ -29,6 +29,7 @@ use synod_core::Index;
 
 use crate::disk::{Disk, DiskFile};
 use crate::error::{Damage, LogError};
+use crate::mutants::Mutant;
 use crate::names::{self, Contents};
 use crate::segment::{
     BadHeader, BatchHeader, FORMAT_VERSION, HEADER_BYTES, Header, Identity, Kind, NUMBER_MAX, body,
@@ -320,6 +321,10 @@ impl<'a> Reader<'a> {
         if !body_is_whole(bytes, at, batch) {
             return None;
         }
+        if Mutant::DamageIsTorn.is_on() && self.recovery.torn.is_some() {
+            self.expected = batch.next();
+            return Some(());
+        }
         // A copy of its own for each batch: a record that lives on must not keep a whole segment in memory.
         let body = Bytes::copy_from_slice(body(bytes, at, batch)?);
         let damaged = self.recovery.damage.is_some();
@@ -371,7 +376,7 @@ impl<'a> Reader<'a> {
         if nothing_left {
             return Ok(());
         }
-        if could_be_torn(bytes, at, header.salt()) {
+        if could_be_torn(bytes, at, header.salt()) && !Mutant::TornIsDamage.is_on() {
             let bytes = (data_end - at) as u64;
             self.recovery.torn = Some(TornTail { file: path.to_owned(), offset: at as u64, bytes });
             self.recovery.warnings.push(format!(
@@ -392,6 +397,11 @@ impl<'a> Reader<'a> {
         to_sequence: Option<u64>,
         what: String,
     ) -> Result<(), LogError> {
+        if Mutant::DamageIsTorn.is_on() {
+            let file = path.to_owned();
+            self.recovery.torn = Some(TornTail { file, offset: offset as u64, bytes: 0 });
+            return Ok(());
+        }
         let (file, from_sequence) = (path.to_owned(), self.expected);
         let damage = Damage { file, offset: offset as u64, from_sequence, to_sequence, what };
         if self.refuse_damage {

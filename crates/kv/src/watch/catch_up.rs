@@ -14,6 +14,7 @@ use super::event::{Batcher, EventBatch};
 use super::spans::GroupId;
 use super::{Hub, State, WatchOutput, WatcherId};
 use crate::arena::{At, Record};
+use crate::mutants::Mutant;
 use crate::view::View;
 
 /// A pass walks at most so many revisions: what one response may hold of them.
@@ -71,7 +72,13 @@ impl Hub {
             let batch = (!share.batcher.is_empty()).then(|| share.batcher.finish(view.revision));
             for id in share.watchers {
                 self.lagging.remove(&(share.next, id));
-                self.bring_forward(view, id, batch.as_ref(), reached + 1);
+                let further = reached < view.revision;
+                let next = match () {
+                    () if further && Mutant::WatchTellsTwice.is_on() => reached.max(share.next + 1),
+                    () if further && Mutant::WatchSkips.is_on() => reached + 2,
+                    () => reached + 1,
+                };
+                self.bring_forward(view, id, batch.as_ref(), next);
             }
         }
         looked
@@ -96,6 +103,9 @@ impl Hub {
                     return (looked, current);
                 }
                 (current, revisions) = (main, revisions + 1);
+            }
+            if looked >= budget && Mutant::WatchTearsRevisions.is_on() {
+                return (looked, current);
             }
             looked += 1;
             if !is_kept(view, at, &record) {
@@ -147,6 +157,9 @@ impl Hub {
 /// Whether a version of the history is kept: at the compacted revision itself, memory may still hold versions that are
 /// gone for everybody, and whether it does must make no difference.
 fn is_kept(view: &View, at: At, record: &Record<'_>) -> bool {
+    if record.tombstone && record.main() == view.compacted && Mutant::WatchLosesDeletion.is_on() {
+        return false;
+    }
     record.main() > view.compacted
         || view
             .index

@@ -35,6 +35,7 @@ use spans::{GroupId, Span, Spans};
 use stream::Stream;
 pub use stream::{StreamId, TAKEN_BACK, WATCH_QUEUE_BYTES_MAX, WatchOutput, WatchRefusal};
 
+use crate::mutants::Mutant;
 use crate::mvcc::Change;
 use crate::view::{COMPACTED_NEVER, REVISION_FIRST, View};
 
@@ -136,6 +137,8 @@ pub struct Hub {
     next_group: GroupId,
     /// Which groups a write concerns: kept for its memory.
     concerned: Vec<(GroupId, usize)>,
+    /// What may wait on one stream.
+    queue_bytes_max: usize,
 }
 
 impl Default for Hub {
@@ -155,6 +158,7 @@ impl Default for Hub {
             next_watcher: 0,
             next_group: 0,
             concerned: Vec::new(),
+            queue_bytes_max: WATCH_QUEUE_BYTES_MAX,
         }
     }
 }
@@ -281,7 +285,9 @@ impl Hub {
     /// what is queued for them; otherwise, or when it has none, nothing at all.
     pub fn progress(&mut self, stream: StreamId) {
         let Some(it) = self.streams.get(&stream) else { return };
-        if !it.watchers.is_empty() && it.watchers.values().all(|id| self.is_current(*id)) {
+        let current =
+            it.watchers.values().all(|id| self.is_current(*id)) || Mutant::WatchProgressAhead.is_on();
+        if !it.watchers.is_empty() && current {
             self.say(stream, WatchOutput::Progress { watch_id: -1, revision: self.revision });
         }
     }
@@ -315,7 +321,7 @@ impl Hub {
         let before = it.bytes;
         let output = it.pop();
         self.bytes -= before - it.bytes;
-        if it.bytes < WATCH_QUEUE_BYTES_MAX / 2 && !it.parked.is_empty() {
+        if it.bytes < self.queue_bytes_max / 2 && !it.parked.is_empty() {
             for id in std::mem::take(&mut it.parked) {
                 let watcher = self.watchers.get_mut(&id).expect("a watcher leaves this list when it goes");
                 watcher.state = State::Lagging;
@@ -323,6 +329,12 @@ impl Hub {
             }
         }
         output
+    }
+
+    /// Lets less wait on one stream than [`WATCH_QUEUE_BYTES_MAX`]: for memory that is scarce, and for simulations in which
+    /// clients are to be slow.
+    pub fn limit_queues(&mut self, bytes_max: usize) {
+        self.queue_bytes_max = bytes_max.min(WATCH_QUEUE_BYTES_MAX);
     }
 
     /// The streams that have something to say and were not named since they last had nothing.
@@ -368,7 +380,7 @@ impl Hub {
         let watcher = self.watchers.get_mut(&id).expect("a known watcher");
         let stream = self.streams.get_mut(&watcher.stream).expect("a watcher's stream is open");
         let cost = Stream::cost(batch);
-        let fits = stream.bytes + cost <= WATCH_QUEUE_BYTES_MAX && self.bytes + cost <= WATCH_TOTAL_BYTES_MAX;
+        let fits = stream.bytes + cost <= self.queue_bytes_max && self.bytes + cost <= WATCH_TOTAL_BYTES_MAX;
         if stream.bytes > 0 && !fits {
             return false;
         }
@@ -477,7 +489,7 @@ impl Hub {
             self.groups.get_mut(&group).map(|group| std::mem::take(&mut group.synced)).unwrap_or_default();
         let mut slow = Vec::new();
         for id in &synced {
-            let begins_later = self.watchers[id].next > batch.revision;
+            let begins_later = self.watchers[id].next > batch.revision && !Mutant::WatchHearsThePast.is_on();
             if !begins_later && !self.offer(*id, batch, batch.revision + 1) {
                 slow.push(*id);
             }
@@ -486,7 +498,8 @@ impl Hub {
         for id in slow {
             // It lags from here on; another takes its position in the list.
             self.unsync(id);
-            self.watchers.get_mut(&id).expect("a known watcher").next = batch.revision;
+            let missed = i64::from(Mutant::WatchLosesWhenFull.is_on());
+            self.watchers.get_mut(&id).expect("a known watcher").next = batch.revision + missed;
             self.park(id);
         }
     }
@@ -537,6 +550,9 @@ impl Hub {
             (matches!(watcher.state, State::Synced(_)) && watcher.next <= view.revision).then_some(*id)
         };
         let mut behind: Vec<WatcherId> = self.watchers.iter().filter_map(behind).collect();
+        if Mutant::WatchForgetsRestore.is_on() {
+            behind.clear();
+        }
         behind.sort_unstable();
         for id in behind {
             self.unsync(id);
