@@ -48,17 +48,38 @@ bench-store:
 bench-log:
     cargo run --release -p synod-wal --example append
 
-# Every bit of a log flipped, one at a time.
+# Every bit of a log flipped, one at a time; and five hundred in living clusters (docs/simulator.md).
 rot:
     cargo test --release -p synod-wal --test rot -- --ignored
+    cargo test --release -p synod-sim --test raft -- --ignored --nocapture
 
 # How the checker grows, as docs/checker-growth.svg.
 bench-check:
     cargo run --release -p synod-check --example growth docs/checker-growth.svg
 
-# Many simulated clusters under faults.
+# Many simulated clusters under faults: `just sweep raft 100000` is a night's work.
 sweep protocol="raft" seeds="1000":
     cargo run --release -- simulate --protocol {{protocol}} --seeds {{seeds}}
+
+# How fast simulated time runs on one core (docs/simulator.md).
+bench-sim:
+    cargo run --release -p synod-sim --example speed
+
+# One cluster lives for a simulated year, with every fault again and again (docs/simulator/year-raft.md).
+year protocol="raft" days="365":
+    cargo run --release -- simulate endure --protocol {{protocol}} --days {{days}} --into docs/simulator/year-{{protocol}}.md
+
+# Our own code with one rule left out at a time, and the seed that shows it (docs/simulator/mutants-raft.md).
+mutants protocol="raft":
+    cargo run --release -p synod-cli --features mutants -- simulate mutants --protocol {{protocol}} --into docs/simulator/mutants-{{protocol}}.md
+
+# Figure 16 of the Raft paper, and what partial connectivity does (docs/papers/).
+papers:
+    cargo run --release -- simulate papers
+
+# The eight shapes of partitions, with three, five and seven replicas.
+partitions:
+    cargo test --release -p synod-sim --test partitions -- --nocapture
 
 # One fuzz target for so long (fuzz/fuzz_targets). Needs `cargo install cargo-fuzz` and a C++ compiler; no nightly.
 fuzz target seconds="60":

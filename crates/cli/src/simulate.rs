@@ -3,6 +3,7 @@
 //! One seed or many, here or as a shard of a larger campaign; a recorded run as text, as a diagram, or for ShiViz; scripts; the
 //! papers' figures; the mutants' table. Each protocol is described to the simulator by a [`Family`], a row of the table in `families`.
 
+mod endure;
 mod families;
 #[cfg(feature = "mutants")]
 mod mutants;
@@ -106,6 +107,8 @@ enum Action {
         /// The script (the commands are in the module documentation of `synod-sim`'s script runner)
         file: PathBuf,
     },
+    /// Let one cluster live for a long time, with every fault again and again, and an operator who replaces what is lost
+    Endure(endure::Options),
     /// Measure what the papers measured, and write tables and figures
     Papers(papers::Options),
     /// Leave one rule of the protocol out at a time, and look for the seed that shows it
@@ -118,9 +121,10 @@ pub(crate) fn run(options: &Options) -> ExitCode {
     let result = match &options.action {
         Some(Action::Merge { files, json }) => merge(files, *json),
         Some(Action::Script { protocol, file }) => replay(protocol, file),
+        Some(Action::Endure(options)) => row(&options.protocol).and_then(|row| (row.endure)(options)),
         Some(Action::Papers(options)) => papers::run(options),
         #[cfg(feature = "mutants")]
-        Some(Action::Mutants(options)) => mutants::run(options),
+        Some(Action::Mutants(options)) => row(&options.protocol).and_then(|row| (row.mutants)(options)),
         None => row(&options.protocol).and_then(|row| (row.simulate)(options)),
     };
     result.unwrap_or_else(|error| {
@@ -134,6 +138,9 @@ struct Row {
     name: &'static str,
     simulate: fn(&Options) -> anyhow::Result<ExitCode>,
     replay: fn(&str) -> Result<String, script::ScriptError>,
+    endure: fn(&endure::Options) -> anyhow::Result<ExitCode>,
+    #[cfg(feature = "mutants")]
+    mutants: fn(&mutants::Options) -> anyhow::Result<ExitCode>,
 }
 
 impl Row {
@@ -142,6 +149,9 @@ impl Row {
             name: F::NAME,
             simulate: simulate::<F>,
             replay: |text| script::replay::<F::Protocol>(text, F::ORDER, F::set),
+            endure: endure::run::<F>,
+            #[cfg(feature = "mutants")]
+            mutants: mutants::run::<F>,
         }
     }
 }
@@ -179,8 +189,8 @@ fn wishes(options: &Options) -> anyhow::Result<Wishes> {
 }
 
 /// The part of the seeds that this shard runs.
-fn shard(options: &Options) -> anyhow::Result<(u64, u64)> {
-    let Some(text) = &options.shard else { return Ok((0, 1)) };
+fn parse_shard(text: Option<&str>) -> anyhow::Result<(u64, u64)> {
+    let Some(text) = text else { return Ok((0, 1)) };
     let parsed =
         text.split_once('/').and_then(|(i, n)| Some((i.parse::<u64>().ok()?, n.parse::<u64>().ok()?)));
     match parsed {
@@ -201,7 +211,7 @@ fn simulate<F: Family>(options: &Options) -> anyhow::Result<ExitCode> {
         anyhow::ensure!(options.seeds == 1, "--trace records one seed: leave --seeds out");
         record::<F>(options, &wishes, path)?;
     }
-    let (part, parts) = shard(options)?;
+    let (part, parts) = parse_shard(options.shard.as_deref())?;
     let last = options.seed.checked_add(options.seeds);
     let last = last.ok_or_else(|| anyhow::anyhow!("--seed and --seeds together are beyond 2^64"))?;
     let seeds = (options.seed..last).filter(|seed| seed % parts == part);

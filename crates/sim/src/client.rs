@@ -179,6 +179,10 @@ impl Clients {
             950..970 if chosen.lease > 0 => Ask::Put { key, value, lease: chosen.lease },
             970..990 if chosen.lease > 0 => Ask::KeepAlive { id: chosen.lease },
             990..994 if chosen.lease > 0 => Ask::Revoke { id: chosen.lease },
+            994..1000 => {
+                let revision = (self.newest - rng.below(40) as i64).max(1);
+                Ask::Look { key, revision, value }
+            }
             _ => Ask::Put { key, value, lease: 0 },
         };
         let node = chosen.node;

@@ -81,6 +81,12 @@ pub trait Family: Sized + 'static {
     /// Appends what the replica's log holds in memory, ascending by index: for log matching and leader completeness.
     fn log(_protocol: &Self::Protocol, _entries: &mut Vec<LogEntry>) {}
 
+    /// The values of the option `mutant` with which the protocol leaves out one of its rules, each with a story. The option exists
+    /// only with the cargo feature `mutants`.
+    fn mutants() -> Vec<(&'static str, &'static str)> {
+        Vec::new()
+    }
+
     /// Another message in this one's place, as a liar would send it; none when this message cannot be bent.
     fn bend(
         _message: &<Self::Protocol as Protocol>::Message,

@@ -11,6 +11,8 @@
 //! | [`world`] | virtual time, machines, the two phases |
 //! | [`network`], [`partition`], [`disk`], [`byzantine`] | the parts that misbehave |
 //! | [`client`], [`oracle`] | who asks, and who judges |
+//! | [`endurance`] | one cluster, one long life |
+//! | [`hunt`], [`planted`] | whether the simulator finds what it is for |
 //! | [`sweep`], [`shrink`], [`report`] | many seeds, the fewest faults, the figures |
 //! | [`trace`], [`diagram`] | what happened, as text and as pictures |
 //!
@@ -20,12 +22,15 @@ pub mod byzantine;
 pub mod client;
 pub mod diagram;
 pub mod disk;
+pub mod endurance;
 pub mod family;
 pub mod faults;
+pub mod hunt;
 pub mod machine;
 pub mod network;
 pub mod oracle;
 pub mod partition;
+pub mod planted;
 pub mod report;
 pub mod script;
 pub mod shrink;

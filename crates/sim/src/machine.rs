@@ -63,6 +63,15 @@ pub enum Ask {
         /// What the first will hold; the second holds the next number.
         value: u64,
     },
+    /// Reads a key as of a revision, and writes it, in one transaction: if the revision is compacted, nothing happens at all.
+    Look {
+        /// Which key.
+        key: u64,
+        /// As of when.
+        revision: i64,
+        /// What it will hold.
+        value: u64,
+    },
     /// Gives up the history before a revision.
     Compact {
         /// The lowest that stays.
@@ -152,6 +161,14 @@ impl Ask {
                 success: vec![TxnOp::Put(put(first, value, 0)), TxnOp::Put(put(second, value + 1, 0))],
                 failure: Vec::new(),
             }),
+            Ask::Look { key, revision, value } => Op::Txn(Txn {
+                compare: Vec::new(),
+                success: vec![
+                    TxnOp::Range(RangeRequest { key: key_name(key), revision, ..RangeRequest::default() }),
+                    TxnOp::Put(put(key, value, 0)),
+                ],
+                failure: Vec::new(),
+            }),
             Ask::Compact { revision } => Op::Compact { revision },
             Ask::Grant { id, ttl } => Op::LeaseGrant { id, ttl },
             Ask::Revoke { id } => Op::LeaseRevoke { id },
@@ -164,7 +181,9 @@ impl Ask {
         match self {
             Ask::Get { .. } | Ask::Delete { .. } => self,
             Ask::Put { key, value, .. } => Ask::Put { key, value, lease: 0 },
-            Ask::Swap { key, .. } | Ask::Both { first: key, .. } => Ask::Put { key, value, lease: 0 },
+            Ask::Swap { key, .. } | Ask::Both { first: key, .. } | Ask::Look { key, .. } => {
+                Ask::Put { key, value, lease: 0 }
+            }
             Ask::Compact { .. } | Ask::Grant { .. } | Ask::Revoke { .. } | Ask::KeepAlive { .. } => {
                 Ask::Get { key: 0 }
             }
@@ -311,14 +330,24 @@ impl Audited {
     /// A digest of what every key holds, without how it came to that: what replicas converge to that apply in orders of their own.
     #[must_use]
     pub fn contents(&self) -> u64 {
+        self.pairs().iter().fold(0, |digest, (key, pair)| mix(mix(digest, *key), pair.value))
+    }
+
+    /// Whether some key belongs to this lease.
+    #[must_use]
+    pub fn holds_keys_of(&self, lease: i64) -> bool {
+        self.pairs().iter().any(|(_, pair)| pair.lease == lease)
+    }
+
+    /// Every key with what it holds.
+    fn pairs(&self) -> Vec<(u64, Pair)> {
         let all = RangeRequest {
             key: Bytes::from_static(&[0]),
             range_end: Bytes::from_static(&[0]),
             ..RangeRequest::default()
         };
-        let Ok(range) = self.store.range(&all) else { return 0 };
-        let pairs = range.kvs.encoded().filter_map(Pair::parse);
-        pairs.fold(0, |digest, (key, pair)| mix(mix(digest, key), pair.value))
+        let Ok(range) = self.store.range(&all) else { return Vec::new() };
+        range.kvs.encoded().filter_map(Pair::parse).collect()
     }
 
     /// Reads a key as it is now.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use synod_core::{NodeId, Rng, Time};
 
 /// The most replicas that ever take part in one world, replaced ones included.
-pub const NODES_MAX: usize = 24;
+pub const NODES_MAX: usize = 4096;
 
 /// How the network behaves, apart from cuts and clogs.
 #[derive(Clone, Copy, Debug)]
@@ -98,71 +98,82 @@ pub struct Network {
     /// How links behave that are not treated specially.
     pub rates: Rates,
     rng: Rng,
-    cuts: Vec<u16>,
-    clogged_until: Vec<Time>,
-    last_arrival: Vec<Time>,
+    /// By sender, then by receiver; grows with the names that are used.
+    links: Vec<Vec<Link>>,
 }
 
-fn link(from: NodeId, to: NodeId) -> usize {
-    assert!(from.0 < NODES_MAX as u64 && to.0 < NODES_MAX as u64, "a world has fewer replicas than that");
-    from.0 as usize * NODES_MAX + to.0 as usize
+/// One direction between two replicas.
+#[derive(Clone, Copy, Debug, Default)]
+struct Link {
+    /// For how many reasons nothing passes.
+    cuts: u16,
+    clogged_until: Time,
+    last_arrival: Time,
 }
 
 impl Network {
     /// A network whose fates come from `rng`.
     #[must_use]
     pub fn new(rates: Rates, rng: Rng) -> Network {
-        let links = NODES_MAX * NODES_MAX;
-        Network {
-            rates,
-            rng,
-            cuts: vec![0; links],
-            clogged_until: vec![Time::ZERO; links],
-            last_arrival: vec![Time::ZERO; links],
+        Network { rates, rng, links: Vec::new() }
+    }
+
+    fn link(&mut self, from: NodeId, to: NodeId) -> &mut Link {
+        let (from, to) = (from.0 as usize, to.0 as usize);
+        assert!(from < NODES_MAX && to < NODES_MAX, "a world has fewer replicas than that");
+        if self.links.len() <= from {
+            self.links.resize(from + 1, Vec::new());
         }
+        let row = &mut self.links[from];
+        if row.len() <= to {
+            row.resize(to + 1, Link::default());
+        }
+        &mut row[to]
     }
 
     /// One more reason for which nothing goes from `from` to `to`.
     pub fn cut(&mut self, from: NodeId, to: NodeId) {
-        self.cuts[link(from, to)] += 1;
+        self.link(from, to).cuts += 1;
     }
 
     /// One reason less.
     pub fn mend(&mut self, from: NodeId, to: NodeId) {
-        let cuts = &mut self.cuts[link(from, to)];
-        *cuts = cuts.saturating_sub(1);
+        let link = self.link(from, to);
+        link.cuts = link.cuts.saturating_sub(1);
     }
 
     /// No cuts and no clogs any more.
     pub fn mend_all(&mut self) {
-        self.cuts.fill(0);
-        self.clogged_until.fill(Time::ZERO);
+        for link in self.links.iter_mut().flatten() {
+            (link.cuts, link.clogged_until) = (0, Time::ZERO);
+        }
     }
 
     /// Whether nothing goes from `from` to `to`.
     #[must_use]
     pub fn is_cut(&self, from: NodeId, to: NodeId) -> bool {
-        self.cuts[link(from, to)] > 0
+        let row = self.links.get(from.0 as usize);
+        row.and_then(|row| row.get(to.0 as usize)).is_some_and(|link| link.cuts > 0)
     }
 
     /// Packets that enter the link arrive after `until` at the earliest.
     pub fn clog(&mut self, from: NodeId, to: NodeId, until: Time) {
-        let clogged = &mut self.clogged_until[link(from, to)];
-        *clogged = (*clogged).max(until);
+        let link = self.link(from, to);
+        link.clogged_until = link.clogged_until.max(until);
     }
 
     /// Draws the fate of a packet that is sent now.
     pub fn fate(&mut self, now: Time, from: NodeId, to: NodeId) -> Fate {
-        let place = link(from, to);
-        if self.cuts[place] > 0 || self.rates.loss > 0.0 && self.rng.chance(self.rates.loss) {
+        let rates = self.rates;
+        if self.link(from, to).cuts > 0 || rates.loss > 0.0 && self.rng.chance(rates.loss) {
             return Fate::Lost;
         }
-        let rates = self.rates;
         let mut at = now + rates.delay(&mut self.rng);
-        at = at.max(self.clogged_until[place]);
+        let link = self.link(from, to);
+        at = at.max(link.clogged_until);
         if rates.order == LinkOrder::Kept {
-            at = at.max(Time(self.last_arrival[place].0 + 1));
-            self.last_arrival[place] = at;
+            at = at.max(Time(link.last_arrival.0 + 1));
+            link.last_arrival = at;
         }
         let again = (rates.duplication > 0.0 && self.rng.chance(rates.duplication))
             .then(|| at + rates.delay(&mut self.rng));

@@ -37,6 +37,9 @@ pub struct Report {
     pub counts: BTreeMap<String, u64>,
     /// Faults carried out, by kind.
     pub faults: BTreeMap<String, u64>,
+    /// Partitions, by shape and number of replicas.
+    #[serde(default)]
+    pub partitions: BTreeMap<String, u64>,
     /// Crash points: how often each site was passed, and how often the power was cut there.
     pub crash_points: BTreeMap<String, CrashPoint>,
     /// The slowest recovery of a healed core, in election timeouts.
@@ -191,6 +194,9 @@ impl Report {
         for (kind, more) in &counts.faults {
             *self.faults.entry(kind.name().to_owned()).or_default() += more;
         }
+        for ((shape, nodes), more) in &counts.partitions {
+            *self.partitions.entry(format!("{shape} of {nodes}")).or_default() += more;
+        }
         for (site, passed, cut) in &outcome.coverage.sites {
             let point = self.crash_points.entry(site.to_string()).or_default();
             point.passed += passed;
@@ -249,6 +255,9 @@ impl Report {
             for (name, more) in other.faults {
                 *sum.faults.entry(name).or_default() += more;
             }
+            for (name, more) in other.partitions {
+                *sum.partitions.entry(name).or_default() += more;
+            }
             for (name, more) in other.crash_points {
                 let point = sum.crash_points.entry(name).or_default();
                 point.passed += more.passed;
@@ -283,6 +292,10 @@ impl Report {
         row("recovery, limit (election timeouts)", LIVENESS_ELECTIONS_MAX.to_string());
         row("faults", String::new());
         for (name, count) in &self.faults {
+            row(&format!("  {name}"), count.to_string());
+        }
+        row("partitions", String::new());
+        for (name, count) in &self.partitions {
             row(&format!("  {name}"), count.to_string());
         }
         let hit = self.crash_points.values().filter(|point| point.cut > 0).count();

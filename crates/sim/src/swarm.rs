@@ -13,6 +13,7 @@ use crate::family::{Clocks, Family};
 use crate::faults::{Fault, FaultKind, FaultSet, Planned, Target};
 use crate::network::{LinkOrder, Rates};
 use crate::partition::Shape;
+use crate::planted;
 
 /// What a person asks for.
 #[derive(Clone, Debug)]
@@ -87,6 +88,8 @@ pub struct Plan<O> {
     pub liars: Vec<NodeId>,
     /// What happens when.
     pub planned: Vec<Planned>,
+    /// The planted defect of log, replica or store ([`crate::planted`]) that everybody runs with.
+    pub defect: Option<&'static str>,
 }
 
 /// An option that the protocol does not have.
@@ -135,7 +138,14 @@ pub fn draw<F: Family>(
         None => usual_nodes(&mut rng, *possible.start(), *possible.end()),
     };
     let mut options = F::options(&mut rng.fork());
+    let mut defect = None;
     for (name, value) in &wishes.options {
+        if name == "mutant" && defect.is_none() {
+            defect = planted::named(value);
+            if defect.is_some() {
+                continue;
+            }
+        }
         if !F::set(&mut options, name, value) {
             let (name, value) = (name.clone(), value.clone());
             return Err(WishError::Option { protocol: F::NAME, name, value });
@@ -210,6 +220,7 @@ pub fn draw<F: Family>(
         victims,
         liars,
         planned: Vec::new(),
+        defect,
         options,
     };
     plan.planned = schedule(&mut rng.fork(), &plan);
@@ -339,6 +350,72 @@ fn fault<O>(kind: FaultKind, rng: &mut Rng, plan: &Plan<O>) -> Option<Fault> {
         | FaultKind::Snapshots
         | FaultKind::Byzantine => None,
     }
+}
+
+/// The plan of a cluster that lives for a long time: a wide-area one of three, which meets every kind of fault again and again, at
+/// `pace` on average.
+///
+/// Heartbeats of 1 s and election timeouts of 10 to 20 s are those of a cluster between continents that is in no hurry; one packet in a
+/// thousand is lost, one doubled, one in ten thousand damaged. Disks are damaged at a tenth of the pace, each time on one machine.
+///
+/// # Errors
+/// When the protocol cannot run so.
+pub fn long_life<F: Family>(
+    seed: u64,
+    span: Duration,
+    pace: Duration,
+) -> Result<Plan<<F::Protocol as synod_core::Protocol>::Options>, WishError> {
+    let slow = [
+        ("election_timeout", "10s"),
+        ("election_jitter", "10s"),
+        ("heartbeat", "1s"),
+        ("disk_stuck_after", "20s"),
+        ("pre_vote", "on"),
+        ("check_quorum", "on"),
+        ("lease_reads", "off"),
+    ];
+    let mut scratch = F::options(&mut Rng::new(seed));
+    let slow = slow.iter().filter(|(name, value)| F::set(&mut scratch, name, value));
+    let wishes = Wishes {
+        nodes: Some(3.clamp(*F::nodes().start(), *F::nodes().end())),
+        faults: FaultSet::NONE,
+        safety: span,
+        options: slow.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+        ..Wishes::default()
+    };
+    let mut plan = draw::<F>(seed, &wishes)?;
+    plan.faults = FaultSet::all().without(FaultKind::Byzantine);
+    plan.rates = Rates::calm(Duration::from_millis(20), Duration::from_millis(10));
+    (plan.rates.loss, plan.rates.duplication, plan.rates.corruption) = (0.001, 0.001, 0.0001);
+    (plan.rates.doublings_max, plan.rates.encoded) = (6, 0.01);
+    plan.calm = plan.rates;
+    plan.drift_ppm = 200;
+    plan.snapshot_every = 1000;
+    plan.applies_max = 8192;
+    (plan.clients, plan.watchers, plan.keys) = (4, 1, 6);
+    plan.think = Duration::from_secs(120);
+    plan.operations_max = usize::MAX;
+    plan.victims = (1..=plan.nodes).map(NodeId).collect();
+    let mut rng = Rng::new(seed ^ 0x1009_11fe);
+    plan.planned.clear();
+    for kind in plan.faults.kinds() {
+        let mut rng = rng.fork();
+        let harms =
+            matches!(kind, FaultKind::Rot | FaultKind::Misdirect | FaultKind::Stale | FaultKind::Wipe);
+        let pace = if harms { pace * 10 } else { pace };
+        let mut at = Time::ZERO;
+        loop {
+            at = at + rng.span(Duration::ZERO, pace * 2);
+            if at.since(Time::ZERO) >= span {
+                break;
+            }
+            if let Some(fault) = fault(kind, &mut rng, &plan) {
+                plan.planned.push(Planned { at, kind, fault });
+            }
+        }
+    }
+    plan.planned.sort_by_key(|planned| planned.at);
+    Ok(plan)
 }
 
 /// A trap on a call to come: on any that changes something, or on one kind, which may be rare.

@@ -7,6 +7,7 @@ use synod_core::Time;
 
 use crate::family::Family;
 use crate::oracle::Violation;
+use crate::planted::Planted;
 use crate::report::{Failure, Report};
 use crate::swarm::{self, WishError, Wishes};
 use crate::trace::Recorder;
@@ -21,6 +22,7 @@ use crate::world::{Counts, Outcome, Recovery, World};
 pub fn run<F: Family>(seed: u64, wishes: &Wishes, recorder: Recorder) -> Result<Outcome, WishError> {
     let plan = swarm::draw::<F>(seed, wishes)?;
     let safety = plan.safety;
+    let _planted = Planted::new(plan.defect);
     let result = catch_unwind(AssertUnwindSafe(|| World::<F>::new(seed, plan, recorder).run()));
     Ok(result.unwrap_or_else(|panic| {
         let what = panic.downcast_ref::<String>().cloned();

@@ -57,16 +57,7 @@ fn open(disk: &SimDisk) -> Result<Vec<bytes::Bytes>, LogError> {
 
 /// The log of one of three replicas that has run for a while: quiet at the end, if so wished, or in the middle of a write.
 fn log_of_n1(end: End) -> SimDisk {
-    let wishes = Wishes { nodes: Some(3), ..wishes("none", 600) };
-    let mut plan = swarm::draw::<RaftFamily>(5, &wishes).expect("three replicas are possible");
-    plan.snapshot_every = u64::MAX;
-    plan.operations_max = usize::MAX;
-    plan.clients = 6;
-    plan.think = Duration::from_millis(10);
-    let mut world = World::<RaftFamily>::new(5, plan, Recorder::default());
-    while world.disk(NodeId(1)).written() < 64 << 10 {
-        world.run_for(Duration::from_millis(100));
-    }
+    let mut world = cluster_with_a_log();
     if end == End::Written {
         // In the middle of a write: some file has bytes that are written and not synced.
         loop {
@@ -81,6 +72,21 @@ fn log_of_n1(end: End) -> SimDisk {
     world.run_for(Duration::from_secs(5));
     assert_eq!(world.violation(), None);
     world.disk(NodeId(1)).copy(1)
+}
+
+/// Three replicas, the first with a log of 64 KiB.
+fn cluster_with_a_log() -> World<RaftFamily> {
+    let wishes = Wishes { nodes: Some(3), ..wishes("none", 600) };
+    let mut plan = swarm::draw::<RaftFamily>(5, &wishes).expect("three replicas are possible");
+    plan.snapshot_every = u64::MAX;
+    plan.operations_max = usize::MAX;
+    plan.clients = 6;
+    plan.think = Duration::from_millis(10);
+    let mut world = World::<RaftFamily>::new(5, plan, Recorder::default());
+    while world.disk(NodeId(1)).written() < 64 << 10 {
+        world.run_for(Duration::from_millis(100));
+    }
+    world
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -133,6 +139,51 @@ fn every_flipped_bit_is_noticed() {
     let (refused, harmless) = flip_bits(1);
     println!("{refused} flips refused by name, {harmless} harmless");
     assert!(refused + harmless >= (64 << 10) * 8);
+}
+
+/// Flips every `step`-th bit of the first 64 KiB of one replica's log, each in a cluster of its own that goes on under load: the
+/// replica comes back whole, or stops with a named error; nothing acknowledged is lost, and the rest decides on.
+fn flip_in_clusters(step: usize) -> (usize, usize) {
+    let (mut stopped, mut back, mut place) = (0, 0, 0);
+    let files = cluster_with_a_log().disk(NodeId(1)).files();
+    for (name, length) in files {
+        for bit in (0..length * 8).step_by(step) {
+            place += step;
+            if place > (64 << 10) * 8 {
+                return (stopped, back);
+            }
+            let mut world = cluster_with_a_log();
+            world.rot(NodeId(1), &name, bit);
+            world.run_for(Duration::from_secs(4));
+            match world.stopped(NodeId(1)) {
+                Some(error) => {
+                    assert!(error.contains(&name), "the error names the file: {error}");
+                    stopped += 1;
+                }
+                None => back += 1,
+            }
+            let outcome = world.judge();
+            assert_eq!(outcome.violation, None, "bit {bit} of {name}");
+        }
+    }
+    (stopped, back)
+}
+
+/// A sample of flipped bits in living clusters.
+#[test]
+fn a_flipped_bit_costs_a_cluster_nothing() {
+    let (stopped, back) = flip_in_clusters(16_001);
+    assert!(stopped > 0 && back > 0, "{stopped} stopped, {back} came back");
+}
+
+/// Five hundred and twenty flipped bits in living clusters.
+#[test]
+#[ignore = "takes a minute: cargo test --release -p synod-sim --test raft -- --ignored many_flipped_bits"]
+fn many_flipped_bits_cost_a_cluster_nothing() {
+    let (stopped, back) = flip_in_clusters(1009);
+    println!(
+        "{stopped} replicas stopped with a named error, {back} came back whole; nothing acknowledged was lost"
+    );
 }
 
 /// The power fails within the last write, at every byte of it: whatever was acknowledged before is there.

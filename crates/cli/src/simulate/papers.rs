@@ -215,9 +215,31 @@ fn figure(curves: &[Curve]) -> String {
             150 + curve.jitter
         );
     }
+    for (jitter, ms, share, words) in PAPER {
+        let colour = JITTERS
+            .iter()
+            .position(|known| known == jitter)
+            .map_or("black", |place| colours[place % colours.len()]);
+        let _ = writeln!(
+            out,
+            "<circle cx=\"{0:.1}\" cy=\"{1:.1}\" r=\"5\" fill=\"white\" stroke=\"{colour}\" stroke-width=\"2\"/>\
+             <text x=\"{2:.1}\" y=\"{3:.1}\" font-size=\"11\">{words}</text>",
+            x(*ms),
+            y(*share),
+            x(*ms) + 9.0,
+            y(*share) + 14.0
+        );
+    }
     out.push_str("</svg>\n");
     out
 }
+
+/// What the paper says of three of the curves: the random part, milliseconds, the share of elections that were faster, and in words.
+const PAPER: &[(u64, f64, f64, &str)] = &[
+    (0, 10_000.0, 0.5, "paper: over 10 s"),
+    (5, 287.0, 0.5, "paper: median 287 ms"),
+    (50, 513.0, 1.0, "paper: worst 513 ms"),
+];
 
 /// How long a case is watched.
 const WATCHED: Duration = Duration::from_secs(60);

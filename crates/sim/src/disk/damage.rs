@@ -28,7 +28,7 @@ impl State {
         let holding: Vec<(&String, u64)> = names
             .iter()
             .map(|(name, inode)| (name, *inode))
-            .filter(|(_, inode)| files[inode].durable.iter().any(|byte| *byte != 0))
+            .filter(|(_, inode)| files[inode].durable.used() > 0)
             .collect();
         if holding.is_empty() {
             return None;
@@ -37,26 +37,27 @@ impl State {
         let name = name.clone();
         let file = files.get_mut(&inode)?;
         // Preallocated room is all zeros: damage there is found too seldom to be interesting.
-        let used = file.durable.len() - file.durable.iter().rev().take_while(|byte| **byte == 0).count();
+        let used = file.durable.used();
         let place = rng.below(used as u64) as usize;
         let sector = place / SECTOR * SECTOR;
-        let end = (sector + SECTOR).min(file.durable.len());
+        let mut content = vec![0; SECTOR.min(file.durable.len() - sector)];
+        file.durable.read(sector, &mut content);
+        let zeros = vec![0; content.len()];
         let what = match damage {
             Damage::Rot => {
                 let bit = rng.below(8);
-                file.durable[place] ^= 1 << bit;
+                file.durable.flip(place * 8 + bit as usize);
                 format!("bit {bit} of byte {place} of {name} flips")
             }
             Damage::Misdirected => {
                 let other = rng.below(used as u64) as usize / SECTOR * SECTOR;
-                let content = file.durable[sector..end].to_vec();
-                file.durable[sector..end].fill(0);
+                file.durable.put(sector, &zeros);
                 let room = content.len().min(file.durable.len() - other);
-                file.durable[other..other + room].copy_from_slice(&content[..room]);
+                file.durable.put(other, &content[..room]);
                 format!("the sector at {sector} of {name} was written at {other}")
             }
             Damage::Stale | Damage::Wiped => {
-                file.durable[sector..end].fill(0);
+                file.durable.put(sector, &zeros);
                 format!("the sector at {sector} of {name} lost its content")
             }
         };

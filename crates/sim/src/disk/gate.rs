@@ -171,6 +171,10 @@ impl Gate {
         self.died_at
     }
 
+    pub(super) fn is_failing(&self) -> bool {
+        self.failing.is_some()
+    }
+
     pub(super) fn restore_power(&mut self) {
         self.died_at = None;
         self.cut_behind = None;

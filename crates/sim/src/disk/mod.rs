@@ -12,6 +12,7 @@
 //! Lasting damage (rot, misdirected and lost writes, a wiped disk) is in [`damage`]. Left out: reads that
 //! fail now and differ later; permissions; anything that is not one flat folder.
 
+mod content;
 mod damage;
 mod gate;
 
@@ -22,6 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use synod_core::Rng;
 use synod_wal::{Disk, DiskFile, Entry, EntryKind};
 
+use content::Content;
 pub use damage::Damage;
 pub use gate::{Call, Coverage, Effect, Gate, Site, Trap};
 
@@ -72,11 +74,13 @@ pub(crate) struct State {
 #[derive(Default)]
 struct File {
     /// What survives a power cut.
-    durable: Vec<u8>,
+    durable: Content,
     /// What the running system reads.
-    now: Vec<u8>,
+    now: Content,
     /// What was written since the last sync, in order.
     writes: Vec<Write>,
+    /// How many have it open: until the last one closes it, a removed file can be read.
+    open: usize,
 }
 
 #[derive(Clone)]
@@ -92,19 +96,12 @@ enum NameChange {
 }
 
 impl Write {
-    fn apply(&self, to: &mut Vec<u8>) {
+    fn apply(&self, to: &mut Content) {
         match self {
-            Write::Bytes { offset, bytes } => put(to, *offset, bytes),
-            Write::Length(length) => to.resize(*length, 0),
+            Write::Bytes { offset, bytes } => to.put(*offset, bytes),
+            Write::Length(length) => to.set_len(*length),
         }
     }
-}
-
-fn put(to: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
-    if to.len() < offset + bytes.len() {
-        to.resize(offset + bytes.len(), 0);
-    }
-    to[offset..offset + bytes.len()].copy_from_slice(bytes);
 }
 
 impl NameChange {
@@ -189,6 +186,12 @@ impl SimDisk {
         self.state().gate.disarm();
     }
 
+    /// Whether it fails at some call until somebody replaces it.
+    #[must_use]
+    pub fn is_failing(&self) -> bool {
+        self.state().gate.is_failing()
+    }
+
     /// Whether a trap cut the power, and at which site: whoever uses the disk is dead from there on.
     #[must_use]
     pub fn died_at(&self) -> Option<Site> {
@@ -216,8 +219,7 @@ impl SimDisk {
     #[must_use]
     pub fn written(&self) -> usize {
         let state = self.state();
-        let length = |bytes: &Vec<u8>| bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-        state.names.values().map(|inode| length(&state.files[inode].durable)).sum()
+        state.names.values().map(|inode| state.files[inode].durable.used()).sum()
     }
 
     /// Does lasting damage; what was hit, in words, if anything could be.
@@ -236,7 +238,7 @@ impl SimDisk {
             target.next_inode = state.next_inode;
             for (inode, file) in &state.files {
                 let (durable, now, writes) = (file.durable.clone(), file.now.clone(), file.writes.clone());
-                let same = File { durable, now, writes };
+                let same = File { durable, now, writes, open: 0 };
                 target.files.insert(*inode, same);
             }
         }
@@ -264,9 +266,7 @@ impl SimDisk {
         let Some(&inode) = state.names.get(name) else { return };
         if let Some(file) = state.files.get_mut(&inode) {
             for copy in [&mut file.durable, &mut file.now] {
-                if let Some(byte) = copy.get_mut(bit / 8) {
-                    *byte ^= 1 << (bit % 8);
-                }
+                copy.flip(bit);
             }
         }
     }
@@ -292,23 +292,23 @@ impl Write {
 }
 
 /// Applies the first `keep` bytes of the writes, and every change of length among them.
-fn keep_prefix(durable: &mut Vec<u8>, writes: &[Write], mut keep: usize) {
+fn keep_prefix(durable: &mut Content, writes: &[Write], mut keep: usize) {
     for write in writes {
         match write {
             Write::Bytes { offset, bytes } => {
                 let kept = keep.min(bytes.len());
-                put(durable, *offset, &bytes[..kept]);
+                durable.put(*offset, &bytes[..kept]);
                 keep -= kept;
                 if kept < bytes.len() {
                     return;
                 }
             }
-            Write::Length(length) => durable.resize(*length, 0),
+            Write::Length(length) => durable.set_len(*length),
         }
     }
 }
 
-fn survive(durable: &mut Vec<u8>, writes: &[Write], loss: Loss, rng: &mut Rng) {
+fn survive(durable: &mut Content, writes: &[Write], loss: Loss, rng: &mut Rng) {
     match loss {
         Loss::Nothing | Loss::Names => writes.iter().for_each(|write| write.apply(durable)),
         Loss::Everything => {}
@@ -325,7 +325,7 @@ fn survive(durable: &mut Vec<u8>, writes: &[Write], loss: Loss, rng: &mut Rng) {
                             // Up to the end of the sector that this byte lies in.
                             let to = bytes.len().min((offset + from) / SECTOR * SECTOR + SECTOR - offset);
                             if rng.chance(0.5) {
-                                put(durable, offset + from, &bytes[from..to]);
+                                durable.put(offset + from, &bytes[from..to]);
                             }
                             from = to;
                         }
@@ -348,6 +348,27 @@ fn survive(durable: &mut Vec<u8>, writes: &[Write], loss: Loss, rng: &mut Rng) {
 impl State {
     fn used(&self) -> u64 {
         self.files.values().map(|file| file.now.len() as u64).sum()
+    }
+
+    /// The bytes that are taken, and those that there are. Nobody counts while there is no limit.
+    fn room(&self) -> (u64, u64) {
+        if self.capacity == u64::MAX { (0, u64::MAX) } else { (self.used(), self.capacity) }
+    }
+
+    /// Whatever has no name, and that nobody has open, is gone.
+    fn forget_the_nameless(&mut self) {
+        let State { files, names, names_durable, name_changes, .. } = self;
+        if files.len() > names.len() && name_changes.is_empty() {
+            let named =
+                |inode: &u64| names.values().chain(names_durable.values()).any(|known| known == inode);
+            files.retain(|inode, file| file.open > 0 || named(inode));
+        }
+    }
+
+    fn opened(&mut self, inode: u64) {
+        if let Some(file) = self.files.get_mut(&inode) {
+            file.open += 1;
+        }
     }
 
     fn missing(name: &str) -> io::Error {
@@ -379,7 +400,7 @@ impl Disk for SimDisk {
         }
         let inode = state.next_inode;
         state.next_inode += 1;
-        state.files.insert(inode, File::default());
+        state.files.insert(inode, File { open: 1, ..File::default() });
         state.names.insert(name.to_owned(), inode);
         state.name_changes.push(NameChange::Create { name: name.to_owned(), inode });
         state.gate.leave()?;
@@ -390,6 +411,7 @@ impl Disk for SimDisk {
         let mut state = self.state();
         state.gate.pass(Call::Open, name)?;
         let inode = *state.names.get(name).ok_or_else(|| State::missing(name))?;
+        state.opened(inode);
         Ok(Box::new(SimFile { disk: self.clone(), inode, name: name.to_owned() }))
     }
 
@@ -424,6 +446,7 @@ impl Disk for SimDisk {
             }
         }
         passed?;
+        state.forget_the_nameless();
         state.gate.leave()
     }
 }
@@ -432,6 +455,14 @@ struct SimFile {
     disk: SimDisk,
     inode: u64,
     name: String,
+}
+
+impl Drop for SimFile {
+    fn drop(&mut self) {
+        if let Some(file) = self.disk.state().files.get_mut(&self.inode) {
+            file.open -= 1;
+        }
+    }
 }
 
 impl SimFile {
@@ -462,14 +493,14 @@ impl DiskFile for SimFile {
     fn preallocate(&self, length: u64) -> io::Result<()> {
         let mut state = self.disk.state();
         state.gate.pass(Call::Preallocate, &self.name)?;
-        let (used, capacity) = (state.used(), state.capacity);
+        let (used, capacity) = state.room();
         let Some(file) = state.files.get_mut(&self.inode) else { return Ok(()) };
         let length = length as usize;
         if length > file.now.len() {
-            if used + (length - file.now.len()) as u64 > capacity {
+            if used.saturating_add((length - file.now.len()) as u64) > capacity {
                 return Err(io::ErrorKind::StorageFull.into());
             }
-            file.now.resize(length, 0);
+            file.now.set_len(length);
             file.writes.push(Write::Length(length));
         }
         state.gate.leave()
@@ -479,8 +510,9 @@ impl DiskFile for SimFile {
         let mut state = self.disk.state();
         state.gate.pass(Call::Shrink, &self.name)?;
         if let Some(file) = state.files.get_mut(&self.inode) {
-            file.now.truncate(length as usize);
-            file.writes.push(Write::Length(length as usize));
+            let length = file.now.len().min(length as usize);
+            file.now.set_len(length);
+            file.writes.push(Write::Length(length));
         }
         state.gate.leave()
     }
@@ -489,17 +521,13 @@ impl DiskFile for SimFile {
         let state = self.disk.state();
         state.gate.alive()?;
         let file = state.files.get(&self.inode).ok_or(io::ErrorKind::NotFound)?;
-        let from = offset as usize;
-        let to = from.checked_add(buffer.len()).filter(|to| *to <= file.now.len());
-        buffer.copy_from_slice(&file.now[from..to.ok_or(io::ErrorKind::UnexpectedEof)?]);
-        Ok(())
+        if file.now.read(offset as usize, buffer) { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let mut state = self.disk.state();
         let passed = state.gate.pass(Call::Write, &self.name);
-        let (used, capacity) =
-            if state.capacity == u64::MAX { (0, u64::MAX) } else { (state.used(), state.capacity) };
+        let (used, capacity) = state.room();
         let State { files, rng, gate, .. } = &mut *state;
         let Some(file) = files.get_mut(&self.inode) else { return passed };
         let offset = offset as usize;
@@ -509,7 +537,7 @@ impl DiskFile for SimFile {
         if used.saturating_add(grows) > capacity {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        put(&mut file.now, offset, &bytes[..kept]);
+        file.now.put(offset, &bytes[..kept]);
         file.writes.push(Write::Bytes { offset, bytes: bytes[..kept].to_vec() });
         passed?;
         gate.leave()

@@ -114,6 +114,10 @@ impl Writer {
             Ask::Put { key, value, lease } => {
                 (key, Request::Put(Put { key: self.key(key), value: self.value(value), lease }))
             }
+            // What it read is not told here: it is the write that must be in its place, or nowhere.
+            Ask::Look { key, value, .. } => {
+                (key, Request::Put(Put { key: self.key(key), value: self.value(value), lease: 0 }))
+            }
             Ask::Delete { key } => {
                 (key, Request::Delete(DeleteRange { key: self.key(key), end: RangeEnd::Single }))
             }
@@ -145,6 +149,9 @@ impl Writer {
             // revision it belongs nobody can say, so the checker is left free to place it.
             Ended::Said(Said { answer: Answer::Done, .. }) if matches!(record.ask, Ask::Revoke { .. }) => {
                 Outcome::Unknown
+            }
+            Ended::Said(Said { answer: Answer::Error(_), .. }) if matches!(record.ask, Ask::Look { .. }) => {
+                Outcome::Failed
             }
             Ended::Said(said) => match self.reply(record.ask, said) {
                 Some(reply) => Outcome::Ok(Reply::Etcd(Box::new(reply))),
@@ -204,7 +211,9 @@ impl Writer {
 pub fn judge(name: &str, records: &[Record], heard: &[Heard], by: Judge) -> Result<Judged, Broken> {
     let model = if by.level == Level::Linearizable { ModelKind::Etcd } else { ModelKind::Register };
     let history = build(name, records, heard, model);
-    let budget = Budget { steps_max: 3_000_000, ..Budget::default() };
+    let steps_max = 3_000_000.max(records.len() as u64 * 20);
+    let memory_max = (1 << 30).max(records.len() * 8192);
+    let budget = Budget { steps_max, memory_max, ..Budget::default() };
     let verdict = match by.level {
         Level::Linearizable => synod_check::linearizable::check(&history, &budget).0,
         Level::Sequential => synod_check::sequential::check(&history, &budget).0,

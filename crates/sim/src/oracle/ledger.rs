@@ -5,7 +5,7 @@
 //! anything else is decided in its place. Where orders may differ, or decisions be taken back, every machine remembers which commands
 //! it contains ([`Judging::Sets`]), and the sets are compared when everything is quiet.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use synod_core::{CommandId, Index, Members, NodeId};
 
@@ -55,6 +55,8 @@ pub struct Ledger {
     /// How many different commands were decided, where places say nothing.
     different: usize,
     members: BTreeMap<Index, (NodeId, Members)>,
+    /// Everybody who ever was a member.
+    known: BTreeSet<NodeId>,
     /// By origin, then by number.
     submitted: BTreeMap<NodeId, Vec<Submitted>>,
 }
@@ -115,6 +117,12 @@ impl Ledger {
     #[must_use]
     pub fn members(&self) -> Option<&Members> {
         self.members.values().next_back().map(|(_, members)| members)
+    }
+
+    /// Whether a machine ever belonged to a decided configuration.
+    #[must_use]
+    pub fn has_known(&self, id: NodeId) -> bool {
+        self.known.contains(&id)
     }
 
     /// A client submits its command number `id.number`, which continues the numbers of its origin.
@@ -247,6 +255,7 @@ impl Ledger {
             }
             Some(_) => Ok(()),
             None => {
+                self.known.extend(members.all());
                 self.members.insert(at, (node, members.clone()));
                 Ok(())
             }

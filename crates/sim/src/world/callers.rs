@@ -18,6 +18,8 @@ impl<F: Family> World<F> {
                 _ => return,
             },
             Calling::Yes if self.clients.records.len() >= self.plan.operations_max => return,
+            // Over a long life most machines are history, and clients are told the members.
+            Calling::Yes if self.steward.is_some() => self.voters(),
             Calling::Yes if self.reachable.is_empty() => self.nodes.iter().map(|node| node.id).collect(),
             Calling::Yes => self.reachable.clone(),
         };

@@ -60,6 +60,7 @@ impl<F: Family> World<F> {
         if let Err(error) = result {
             return self.disk_failed(id, &error);
         }
+        node.kept = running.storage.kept();
         if node.disk.died_at().is_some() {
             return self.disk_failed_with(id, "the power is off");
         }

@@ -63,7 +63,7 @@ impl<F: Family> World<F> {
                 self.broken(broken);
                 break;
             }
-            self.lease_ended(applied.id);
+            self.lease_ended(id, applied.id);
         }
         trail.clear();
         self.trail = trail;

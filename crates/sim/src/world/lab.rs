@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use synod_core::{Command, CommandId, NodeId, Role, Time};
+use synod_core::{Command, CommandId, NodeId, Rng, Role, Time};
 
-use super::{Calling, World};
+use super::{Calling, Health, World};
 use crate::disk::{Loss, SimDisk};
 use crate::family::Family;
 use crate::machine::digest;
 use crate::oracle::Violation;
+use crate::partition::Shape;
 
 impl<F: Family> World<F> {
     /// The world's time.
@@ -55,6 +56,12 @@ impl<F: Family> World<F> {
         self.counts.events
     }
 
+    /// A core is healed and must decide, and everything is judged: the second half of [`World::run`].
+    #[must_use]
+    pub fn judge(self) -> super::Outcome {
+        self.conclude()
+    }
+
     /// Clients begin nothing any more.
     pub fn hush(&mut self) {
         self.calling = Calling::No;
@@ -74,6 +81,31 @@ impl<F: Family> World<F> {
     /// One reason less for which nothing goes from one replica to another.
     pub fn mend_one_way(&mut self, from: NodeId, to: NodeId) {
         self.network.mend(from, to);
+    }
+
+    /// The network falls apart in this shape, around whoever leads; which links are cut.
+    pub fn fall_apart(&mut self, shape: Shape, draw: u64) -> Vec<(NodeId, NodeId)> {
+        let ids: Vec<NodeId> = self.nodes.iter().map(|node| node.id).collect();
+        let cuts = shape.cuts(&ids, self.leader(), &mut Rng::new(draw));
+        cuts.iter().for_each(|(from, to)| self.network.cut(*from, *to));
+        cuts
+    }
+
+    /// One bit of a file flips while its machine is switched off for a moment; the replica then starts again, if it can.
+    pub fn rot(&mut self, id: NodeId, file: &str, bit: usize) {
+        self.crash(id, Some(Loss::Nothing), self.plan.election / 10);
+        let node = self.node(id);
+        node.disk.flip(file, bit);
+        node.harmed = true;
+    }
+
+    /// Whether a replica stopped for good, and why.
+    #[must_use]
+    pub fn stopped(&self, id: NodeId) -> Option<&str> {
+        match &self.nodes[id.0 as usize - 1].health {
+            Health::Fine => None,
+            Health::Dead(error) => Some(error),
+        }
     }
 
     /// Every link works.

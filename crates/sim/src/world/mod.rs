@@ -17,6 +17,7 @@ mod node;
 mod outside;
 mod phases;
 mod services;
+mod steward;
 mod storage;
 
 use std::collections::BTreeMap;
@@ -42,8 +43,9 @@ use events::Events;
 use node::{Clock, End, Health, Node, Running};
 use outside::Effects;
 pub use phases::{LIVENESS_ELECTIONS_MAX, Outcome, Recovery};
+pub use steward::Steward;
 pub use storage::CLUSTER;
-use storage::Storage;
+use storage::{Kept, Storage};
 
 /// A plan for a family's protocol.
 pub type PlanOf<F> = Plan<<<F as Family>::Protocol as Protocol>::Options>;
@@ -62,6 +64,7 @@ enum Event<F: Family> {
     Call { client: usize },
     GiveUp { client: usize, turn: u64 },
     Fault(usize),
+    Steward,
     Mend(nemesis::Mending),
 }
 
@@ -76,6 +79,8 @@ enum Body<M> {
 pub struct Counts {
     /// Faults carried out, by kind.
     pub faults: BTreeMap<FaultKind, u64>,
+    /// Partitions, by shape and number of replicas at the start.
+    pub partitions: BTreeMap<(&'static str, u64), u64>,
     /// Events handled.
     pub events: u64,
     /// Packets sent.
@@ -135,6 +140,8 @@ pub struct World<F: Family> {
     epoch: u64,
     probes: BTreeMap<usize, NodeId>,
     probed: Vec<NodeId>,
+    /// Who looks after the cluster, if anybody does.
+    steward: Option<Steward>,
 }
 
 /// Whether clients begin new operations.
@@ -193,6 +200,7 @@ impl<F: Family> World<F> {
             epoch: 0,
             probes: BTreeMap::new(),
             probed: Vec::new(),
+            steward: None,
             plan,
         };
         for id in 1..=world.plan.nodes {
@@ -237,6 +245,7 @@ impl<F: Family> World<F> {
             clock: Clock::new(self.now, origin, ppm),
             paused_until: Time::ZERO,
             has_run: false,
+            kept: Kept::default(),
             harmed: false,
             failing: false,
             joined: joined == Joined::Later,
@@ -300,6 +309,7 @@ impl<F: Family> World<F> {
             Event::Call { client } => self.call(client),
             Event::GiveUp { client, turn } => self.give_up(client, turn),
             Event::Fault(number) => self.carry_out(number),
+            Event::Steward => self.look_in(),
             Event::Mend(mending) => self.mend(mending),
         }
     }
@@ -344,6 +354,15 @@ impl<F: Family> World<F> {
             return self.disk_failed_with(id, "the power is off");
         }
         node.has_run = true;
+        let (kept, found_kept) = (node.kept, found.storage.kept());
+        if kept.snapshot == found_kept.snapshot && found_kept.records < kept.records {
+            let (fewer, confirmed) = (found_kept.records, kept.records);
+            return self.broken((
+                "durability",
+                format!("{id:?} finds {fewer} records where its log had confirmed {confirmed}, and does not say so"),
+            ));
+        }
+        node.kept = found_kept;
         // A monotonic clock means something only within one life.
         let now_own = node.clock.shows(now);
         let records = found.recovered.records.len();

@@ -31,6 +31,9 @@ enum Phase {
     Mended,
 }
 
+/// So many machines take part in a run, replaced ones included, where nobody switches any off.
+const MACHINES_MAX: usize = 24;
+
 /// No cluster grows beyond this many voters.
 const VOTERS_MAX: usize = 7;
 
@@ -60,7 +63,13 @@ impl<F: Family> World<F> {
         }
         let planned = self.plan.planned[number];
         let (kind, now) = (planned.kind, self.now);
-        let ids: Vec<NodeId> = self.nodes.iter().map(|node| node.id).collect();
+        let ids: Vec<NodeId> = match self.steward {
+            None => self.nodes.iter().map(|node| node.id).collect(),
+            // Over a long life most machines are history.
+            Some(_) => {
+                self.nodes.iter().filter(|node| node.health == Health::Fine).map(|node| node.id).collect()
+            }
+        };
         let count = ids.len() as u64;
         match planned.fault {
             Fault::Partition { shape, lasts, draw } => {
@@ -70,6 +79,7 @@ impl<F: Family> World<F> {
                     return;
                 }
                 self.fault(None, kind, || format!("partition, {}: cut {cuts:?} for {lasts:?}", shape.name()));
+                *self.counts.partitions.entry((shape.name(), self.plan.nodes)).or_default() += 1;
                 cuts.iter().for_each(|(from, to)| self.network.cut(*from, *to));
                 if shape == Shape::Flapping {
                     self.later(lasts / 8, Mend::Flap(cuts, Phase::Cut, 7, lasts / 8));
@@ -114,6 +124,13 @@ impl<F: Family> World<F> {
             | Fault::FullDisk { target, .. }
             | Fault::DiskError { target, .. }
             | Fault::Harm { target, .. } => {
+                let costs_one = matches!(planned.fault, Fault::Harm { .. } | Fault::DiskError { .. });
+                let target = match (target, self.steward.is_some() && costs_one) {
+                    (_, true) if !self.may_be_harmed() => return,
+                    // Whoever has the name that was drawn may be gone for long.
+                    (Target::Node(_), true) => Target::Any(number as u64),
+                    (target, _) => target,
+                };
                 if let Some(id) = self.resolve(target) {
                     self.hit(id, kind, planned.fault);
                 }
@@ -207,16 +224,24 @@ impl<F: Family> World<F> {
             return;
         }
         let pick = |from: &[NodeId]| from[(draw >> 8) as usize % from.len()];
-        let can_grow = self.nodes.len() + 2 < NODES_MAX;
+        let (is_kept, fewest, voters_max) = match self.steward {
+            Some(_) => (!self.may_be_harmed(), 3, 4),
+            None => (false, 2, VOTERS_MAX),
+        };
+        if is_kept {
+            return; // Whoever is lost must be replaced first.
+        }
+        let most = if self.steward.is_some() { NODES_MAX } else { MACHINES_MAX };
+        let can_grow = self.nodes.len() + 2 < most;
         let changes = match draw % 6 {
             0 | 1 if !learners.is_empty() => vec![Change::AddVoter(pick(&learners))],
-            0 | 1 if can_grow && voters.len() < VOTERS_MAX => vec![Change::AddLearner(self.newcomer())],
-            2 if can_grow && voters.len() < VOTERS_MAX => vec![Change::AddVoter(self.newcomer())],
+            0 | 1 if can_grow && voters.len() < voters_max => vec![Change::AddLearner(self.newcomer())],
+            2 if can_grow && voters.len() < voters_max => vec![Change::AddVoter(self.newcomer())],
             3 if can_grow && voters.len() > 1 => {
                 vec![Change::Remove(pick(&voters)), Change::AddVoter(self.newcomer())]
             }
             4 if !learners.is_empty() => vec![Change::Remove(pick(&learners))],
-            _ if voters.len() > 2 => vec![Change::Remove(pick(&voters))],
+            _ if voters.len() > fewest => vec![Change::Remove(pick(&voters))],
             _ => return,
         };
         self.fault(Some(leader), FaultKind::Members, || format!("is asked for {changes:?}"));
@@ -224,7 +249,7 @@ impl<F: Family> World<F> {
     }
 
     /// A new machine, with an empty disk and a name that was never used.
-    fn newcomer(&mut self) -> NodeId {
+    pub(super) fn newcomer(&mut self) -> NodeId {
         let id = NodeId(self.nodes.len() as u64 + 1);
         self.add_machine(id, Joined::Later);
         self.events.push(self.now, Event::Start { node: id });

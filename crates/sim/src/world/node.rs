@@ -5,7 +5,7 @@ use std::time::Duration;
 use synod_core::{NodeId, Role, Time};
 use synod_replica::Replica;
 
-use super::storage::Storage;
+use super::storage::{Kept, Storage};
 use crate::disk::{Loss, SimDisk};
 use crate::family::Family;
 use crate::machine::Audited;
@@ -28,6 +28,8 @@ pub(crate) struct Node<F: Family> {
     pub(crate) failing: bool,
     /// Whether it joined later, and belongs to nothing before the cluster says so.
     pub(crate) joined: bool,
+    /// What its log confirmed last: whatever happens, a restart finds that or says that it is damaged.
+    pub(crate) kept: Kept,
     pub(crate) commands: u64,
     pub(crate) reads: u64,
     /// The process ends when it has sent so many more packets.

@@ -69,6 +69,11 @@ impl<F: Family> World<F> {
     /// Runs both phases and judges what happened.
     pub fn run(mut self) -> Outcome {
         self.run_until(Time::ZERO + self.plan.safety);
+        self.conclude()
+    }
+
+    /// The liveness phase, and the judgement.
+    pub(super) fn conclude(mut self) -> Outcome {
         let recovery = if self.violation.is_none() { self.liveness() } else { Recovery::NotTried };
         let mut judged = None;
         if self.violation.is_none() {
@@ -157,7 +162,7 @@ impl<F: Family> World<F> {
         Recovery::NotTried
     }
 
-    fn voters(&self) -> Vec<NodeId> {
+    pub(super) fn voters(&self) -> Vec<NodeId> {
         match self.ledger.members() {
             Some(members) => members.all().filter(|id| members.is_voter(*id)).collect(),
             None => (1..=self.plan.nodes).map(NodeId).collect(),

@@ -10,13 +10,20 @@ use crate::family::Family;
 use crate::machine::{Answer, Ask, Said, digest};
 use crate::oracle::ledger::Judging;
 use crate::trace::What;
-use crate::watcher::Ongoing;
+use crate::watcher::{Ongoing, Watcher};
 
 /// At most so many leases end in one go.
 const EXPIRIES_MAX: usize = 16;
 
 /// How many versions a lagging watcher is brought forward by, after each flush.
-const CATCH_UP_BUDGET: usize = 64;
+const CATCH_UP_BUDGET: usize = 8;
+
+/// Whether watchers are fed because there is news, or because it is their turn.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Feeding {
+    AsItHappens,
+    ByTurns,
+}
 
 /// What an answered renewal promises.
 #[derive(Clone, Copy, Debug)]
@@ -61,10 +68,10 @@ impl<F: Family> World<F> {
         if machine.store.is_scrubbing() {
             machine.store.scrub(CATCH_UP_BUDGET);
         }
-        self.feed_watchers(id);
+        self.feed_watchers(id, Feeding::AsItHappens);
     }
 
-    fn feed_watchers(&mut self, id: NodeId) {
+    fn feed_watchers(&mut self, id: NodeId, feeding: Feeding) {
         for number in 0..self.watchers.len() {
             let Some((node, life, _, record)) = self.watchers[number].connection else { continue };
             if node != id {
@@ -77,6 +84,9 @@ impl<F: Family> World<F> {
             let Some(running) = &mut place.running else { continue };
             let machine = running.replica.machine_mut();
             machine.store.catch_up(CATCH_UP_BUDGET);
+            if feeding == Feeding::AsItHappens && Watcher::is_slow(number) {
+                continue;
+            }
             let watcher = &mut self.watchers[number];
             if watcher.poll(self.now, machine, &mut self.heard[record]) == Ongoing::Ended {
                 watcher.connection = None;
@@ -95,15 +105,21 @@ impl<F: Family> World<F> {
                 Some(running) if place.life == life => {
                     if self.clients.draw(4) == 0 {
                         running.replica.machine_mut().store.hub().progress(stream);
-                        self.feed_watchers(node);
+                        self.feed_watchers(node, Feeding::ByTurns);
+                    } else if Watcher::is_slow(number) {
+                        self.feed_watchers(node, Feeding::ByTurns);
                     }
                     return;
                 }
                 _ => self.watchers[number].connection = None,
             }
         }
-        let nodes = self.nodes.len() as u64;
-        let id = NodeId(1 + self.clients.draw(nodes));
+        let id = if self.steward.is_some() {
+            let voters = self.voters();
+            voters[self.clients.draw(voters.len() as u64) as usize]
+        } else {
+            NodeId(1 + self.clients.draw(self.nodes.len() as u64))
+        };
         let record = self.heard.len();
         let node = &mut self.nodes[id.0 as usize - 1];
         let life = node.life;
@@ -113,7 +129,7 @@ impl<F: Family> World<F> {
             let heard =
                 self.watchers[number].connect(number, id, life, running.replica.machine_mut(), record);
             self.heard.push(heard);
-            self.feed_watchers(id);
+            self.feed_watchers(id, Feeding::AsItHappens);
         }
     }
 
@@ -191,8 +207,15 @@ impl<F: Family> World<F> {
     }
 
     /// A command was decided: if it is a lessor's, the lease's time must be over.
-    pub(super) fn lease_ended(&mut self, command: CommandId) {
+    pub(super) fn lease_ended(&mut self, id: NodeId, command: CommandId) {
         let Some(lease) = self.expiries.remove(&command) else { return };
+        let running = self.nodes[id.0 as usize - 1].running.as_ref();
+        if running.is_some_and(|running| running.replica.machine().holds_keys_of(lease)) {
+            self.broken((
+                "leases take their keys along",
+                format!("{id:?} ended lease {lease}, and holds keys of it"),
+            ));
+        }
         let Some(term) = self.lease_terms.get(&lease).copied() else { return };
         if self.now < term.until && !self.plan.faults.has(crate::faults::FaultKind::Jump) {
             let early = term.until.since(self.now);

@@ -55,9 +55,18 @@ pub(crate) struct Storage<P: Protocol> {
     pub(crate) snapshot_jobs: VecDeque<SnapshotJob>,
     /// The records that were handed to the disk and are being synced.
     syncing: Option<Lsn>,
+    records_syncing: usize,
     log_busy: bool,
     snapshot_busy: bool,
+    kept: Kept,
     receiving: Option<(NodeId, TransferId, Incoming)>,
+}
+
+/// What a log has confirmed: so many records above that snapshot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Kept {
+    pub(crate) snapshot: Index,
+    pub(crate) records: usize,
 }
 
 /// What a disk held.
@@ -85,11 +94,17 @@ impl<P: Protocol> Storage<P> {
         let records: Result<Vec<P::Record>, _> = recovery.records.into_iter().map(decode).collect();
         let records = records.expect("the log's checksums hold, so what it gives back is what it was given");
         let snapshot = recovery.snapshot.map(|snapshot| snapshot.to_ref());
+        let kept = Kept {
+            snapshot: snapshot.as_ref().map_or(Index::ZERO, |snapshot: &SnapshotRef| snapshot.at),
+            records: records.len(),
+        };
         let storage = Storage {
             log,
+            kept,
             log_jobs: VecDeque::new(),
             snapshot_jobs: VecDeque::new(),
             syncing: None,
+            records_syncing: 0,
             log_busy: false,
             snapshot_busy: false,
             receiving: None,
@@ -108,6 +123,7 @@ impl<P: Protocol> Storage<P> {
             for record in &records {
                 self.log.append(record)?;
             }
+            self.records_syncing += records.len();
             self.syncing = Some(upto);
         }
         if self.syncing.is_some() {
@@ -127,6 +143,7 @@ impl<P: Protocol> Storage<P> {
         self.log_busy = false;
         if let Some(upto) = self.syncing.take() {
             self.log.sync_written()?;
+            self.kept.records += std::mem::take(&mut self.records_syncing);
             notices.push(Notice::Durable(upto));
             return Ok(());
         }
@@ -140,10 +157,16 @@ impl<P: Protocol> Storage<P> {
                     let _ = superseded.remove();
                 }
             }
+            self.kept = Kept { snapshot: snapshot.at, records: records.len() };
             notices.push(Notice::Durable(*upto));
             self.log_jobs.pop_front();
         }
         Ok(())
+    }
+
+    /// What the log has confirmed so far.
+    pub(crate) fn kept(&self) -> Kept {
+        self.kept
     }
 
     /// Whether the log's worker is free, and has something to do.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use synod_check::verdict::Level;
 use synod_core::{Rng, Role};
-use synod_protocols::raft::{Body, Options, Raft};
+use synod_protocols::raft::{Body, Mutant, Options, Raft};
 use synod_sim::family::{Clocks, Disruption, Family, LogEntry};
 use synod_sim::machine::mix;
 use synod_sim::script::Order;
@@ -37,6 +37,10 @@ impl Family for RaftFamily {
 
     fn set(options: &mut Options, name: &str, value: &str) -> bool {
         options.set(name, value)
+    }
+
+    fn mutants() -> Vec<(&'static str, &'static str)> {
+        Mutant::ALL.iter().map(|mutant| (mutant.name(), mutant.story().trim())).collect()
     }
 
     fn election_timeout(options: &Options) -> Duration {
