@@ -30,7 +30,7 @@ pub use command::{Batch, Command, CommandId, batch_bytes, empty_batch};
 pub use machine::{Audience, Frozen, Machine, MemorySnapshot, SnapshotRef, SnapshotSource};
 pub use members::{Change, ChangeError, Members};
 pub use output::{Answer, Delivery, Outbound, Output, Patience, Refusal, Stamped};
-pub use protocol::{Config, Input, Peer, Protocol, Recovered, Role, Status};
+pub use protocol::{Config, Input, Peer, Protocol, Recovered, Role, SnapshotPlaces, Status};
 pub use rng::Rng;
 pub use stamp::{Stamp, Vector};
 pub use types::{Index, Lsn, NodeId, ReadId, Time};

@@ -90,6 +90,11 @@ pub enum Delivery {
         /// The other state, of another replica.
         snapshot: SnapshotRef,
     },
+    /// A snapshot is taken of the state right here, unless one is being written already. No position of its own.
+    Freeze {
+        /// The delivery that came before.
+        at: Index,
+    },
 }
 
 /// What is delivered with a stamp.
@@ -234,6 +239,11 @@ impl<P: Protocol> Output<P> {
     /// Has the machine's state merged with another replica's, and saved as a snapshot at `at`.
     pub fn merge(&mut self, at: Index, snapshot: SnapshotRef) {
         self.deliveries.push(Delivery::Merge { at, snapshot });
+    }
+
+    /// Has a snapshot taken behind the delivery at `at`, which is the last so far.
+    pub fn freeze(&mut self, at: Index) {
+        self.deliveries.push(Delivery::Freeze { at });
     }
 
     /// Answers a read: it must have seen everything up to `at`.

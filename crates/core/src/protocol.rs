@@ -24,6 +24,9 @@ pub trait Protocol: Sized {
     /// What a person may choose.
     type Options: Clone + fmt::Debug + Default;
 
+    /// Where snapshots of the state are taken.
+    const SNAPSHOTS: SnapshotPlaces = SnapshotPlaces::WhenDue;
+
     /// A replica as its disk describes it; a new one when nothing was found.
     fn open(
         config: &Config<Self::Options>,
@@ -54,6 +57,16 @@ pub trait Protocol: Sized {
 
     /// For people and traces, never for decisions.
     fn status(&self) -> Status;
+}
+
+/// Where snapshots of the state are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SnapshotPlaces {
+    /// Wherever the replica's own policy finds one due.
+    WhenDue,
+    /// Where the protocol delivers [`Delivery::Freeze`](crate::Delivery::Freeze), and nowhere else: so all replicas take
+    /// theirs at the same places, and can compare them.
+    AsDelivered,
 }
 
 /// What can happen to a replica.

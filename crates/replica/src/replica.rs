@@ -265,7 +265,7 @@ impl<P: Protocol, M: Machine> Replica<P, M> {
         }
         self.protocol.flush(now, &mut self.out);
         self.let_out(now, world);
-        self.apply_backlog(world)?;
+        self.apply_backlog(now, world)?;
         let upto = if Mutant::ReadsBeforeApplied.is_on() { Index(u64::MAX) } else { self.applied };
         for read in self.reads.readable(upto) {
             world.readable(read);
@@ -421,7 +421,7 @@ impl<P: Protocol, M: Machine> Replica<P, M> {
         }
     }
 
-    fn apply_backlog<W: World<P, M>>(&mut self, world: &mut W) -> Result<(), RestoreFailed> {
+    fn apply_backlog<W: World<P, M>>(&mut self, now: Time, world: &mut W) -> Result<(), RestoreFailed> {
         let mut budget = self.limits.applies_max;
         while budget > 0
             && let Some(delivery) = self.backlog.pop_front()
@@ -556,6 +556,12 @@ impl<P: Protocol, M: Machine> Replica<P, M> {
         if !std::mem::take(&mut self.snapshot_wanted) && !self.growth.is_due(at) {
             return;
         }
+        self.freeze(now, world);
+    }
+
+    /// Has the state as it is written elsewhere.
+    fn freeze<W: World<P, M>>(&mut self, now: Time, world: &mut W) {
+        let at = self.applied;
         self.saving = Some(at);
         self.growth.restart(at);
         let at = if Mutant::SnapshotBehindItself.is_on() && at.0 > 1 { at.previous() } else { at };
