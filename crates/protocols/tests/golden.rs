@@ -5,6 +5,7 @@
 
 use std::path::Path;
 
+use synod_protocols::pbft::{self, Pbft};
 use synod_protocols::raft::{Options, Raft};
 use synod_sim::script::{Order, check_folder};
 
@@ -13,4 +14,11 @@ use synod_sim::script::{Order, check_folder};
 fn raft() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/raft");
     assert!(check_folder::<Raft>(&folder, Order::Total, Options::set) >= 15);
+}
+
+/// Every PBFT trace happens as it is written.
+#[test]
+fn pbft() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/pbft");
+    assert!(check_folder::<Pbft>(&folder, Order::Total, pbft::Options::set) >= 14);
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use synod_core::{
     Answer, Audience, Awaiting, Batch, Change, Command, Config, Delivery, Index, Input, Lsn, Machine, NodeId,
-    Output, Patience, Protocol, ReadId, Recovered, Refusal, SnapshotRef, Stamp, Stamped, Status, Time,
+    Output, Patience, Protocol, ReadId, Recovered, Refusal, SnapshotPlaces, SnapshotRef, Stamp, Stamped, Status, Time,
     batch_bytes, empty_batch,
 };
 
@@ -478,6 +478,12 @@ impl<P: Protocol, M: Machine> Replica<P, M> {
                     world.save(at, merged);
                 }
                 Delivery::Rewind { at } => self.rewind(at)?,
+                Delivery::Freeze { at } => {
+                    debug_assert_eq!(at, self.applied, "a snapshot is taken right behind what was delivered");
+                    if self.saving.is_none() && self.snapshot.as_ref().is_none_or(|newest| newest.at < at) {
+                        self.freeze(at, now, world);
+                    }
+                }
             }
         }
         Ok(())
@@ -540,6 +546,9 @@ impl<P: Protocol, M: Machine> Replica<P, M> {
 
     /// Starts a snapshot when one is due or wanted, and none is being written.
     fn consider_snapshot<W: World<P, M>>(&mut self, now: Time, world: &mut W) {
+        if P::SNAPSHOTS == SnapshotPlaces::AsDelivered {
+            return;
+        }
         // Of what may be taken back there is no snapshot: an earlier view is written down.
         let at = match &self.past {
             None => self.applied,
@@ -556,12 +565,11 @@ impl<P: Protocol, M: Machine> Replica<P, M> {
         if !std::mem::take(&mut self.snapshot_wanted) && !self.growth.is_due(at) {
             return;
         }
-        self.freeze(now, world);
+        self.freeze(at, now, world);
     }
 
-    /// Has the state as it is written elsewhere.
-    fn freeze<W: World<P, M>>(&mut self, now: Time, world: &mut W) {
-        let at = self.applied;
+    /// Has the state behind the delivery at `at` written elsewhere.
+    fn freeze<W: World<P, M>>(&mut self, at: Index, now: Time, world: &mut W) {
         self.saving = Some(at);
         self.growth.restart(at);
         let at = if Mutant::SnapshotBehindItself.is_on() && at.0 > 1 { at.previous() } else { at };

@@ -4,6 +4,11 @@
 //! mute, replays what it said before, says one peer's message to another, or says nothing wrong at all for a while, which is
 //! the hardest to tolerate. Who speaks is proven by the transport, so a liar cannot speak in another's name; what a protocol signs
 //! inside its messages is the protocol's own business, and [`Family::bend`](crate::family::Family::bend) knows how to forge it badly.
+//!
+//! Liars work together: what one of them hears all of them know ([`Heard`]), so that each can tell everybody what that one
+//! wants to hear.
+
+use std::collections::{BTreeMap, VecDeque};
 
 use synod_core::{NodeId, Rng};
 use synod_replica::Packet;
@@ -19,6 +24,41 @@ pub struct Memory<M> {
     said: Vec<(NodeId, Packet<M>)>,
 }
 
+/// So many of each replica's latest messages are known to the liars.
+const HEARD_MAX: usize = 64;
+
+/// What the liars heard, all of them together, of each other replica.
+pub struct Heard<M> {
+    by: BTreeMap<NodeId, VecDeque<M>>,
+}
+
+impl<M> Default for Heard<M> {
+    fn default() -> Self {
+        Heard { by: BTreeMap::new() }
+    }
+}
+
+impl<M> Heard<M> {
+    /// A liar hears this.
+    pub fn hear(&mut self, from: NodeId, message: M) {
+        let messages = self.by.entry(from).or_default();
+        if messages.len() == HEARD_MAX {
+            messages.pop_front();
+        }
+        messages.push_back(message);
+    }
+
+    /// What this replica said, the latest first.
+    pub fn of(&self, node: NodeId) -> impl Iterator<Item = &M> {
+        self.by.get(&node).into_iter().flat_map(|messages| messages.iter().rev())
+    }
+
+    /// What anybody said, the latest of each first.
+    pub fn all(&self) -> impl Iterator<Item = &M> {
+        self.by.values().flat_map(|messages| messages.iter().rev())
+    }
+}
+
 impl<M> Default for Memory<M> {
     fn default() -> Self {
         Memory { said: Vec::new() }
@@ -32,7 +72,7 @@ impl<M: Clone> Memory<M> {
         to: NodeId,
         packet: Packet<M>,
         rng: &mut Rng,
-        bend: impl FnOnce(&M, NodeId, &mut Rng) -> Option<M>,
+        bend: impl FnOnce(&M, &mut Rng) -> Option<M>,
     ) -> Vec<(NodeId, Packet<M>)> {
         if self.said.len() < MEMORY_MAX {
             self.said.push((to, packet.clone()));
@@ -54,7 +94,7 @@ impl<M: Clone> Memory<M> {
             }
             3..7 => {
                 let bent = match &packet {
-                    Packet::Protocol(message) => bend(message, to, rng).map(Packet::Protocol),
+                    Packet::Protocol(message) => bend(message, rng).map(Packet::Protocol),
                     _ => None,
                 };
                 vec![(to, bent.unwrap_or(packet))]
@@ -62,6 +102,16 @@ impl<M: Clone> Memory<M> {
             _ => vec![(to, packet)],
         }
     }
+}
+
+/// Who lies to whom, and what about.
+pub struct Lie<'a, M> {
+    /// The liar.
+    pub from: NodeId,
+    /// Whom it speaks to.
+    pub to: NodeId,
+    /// What it and its kind know.
+    pub heard: &'a Heard<M>,
 }
 
 impl<F: Family> World<F> {
@@ -73,7 +123,9 @@ impl<F: Family> World<F> {
         packet: Packet<<F::Protocol as synod_core::Protocol>::Message>,
     ) {
         let memory = self.memories.entry(from).or_default();
-        for (to, packet) in memory.twist(to, packet, &mut self.byzantine_rng, F::bend) {
+        let heard = &self.heard_by_liars;
+        let bend = |message: &_, rng: &mut Rng| F::bend(message, Lie { from, to, heard }, rng);
+        for (to, packet) in memory.twist(to, packet, &mut self.byzantine_rng, bend) {
             self.post(from, to, packet);
         }
     }

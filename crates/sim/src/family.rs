@@ -7,8 +7,9 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use synod_check::verdict::Level;
-use synod_core::{Index, NodeId, Protocol, Rng, Role};
+use synod_core::{Index, Protocol, Rng, Role};
 
+use crate::byzantine::Lie;
 use crate::script::Order;
 
 /// One protocol, as the simulator sees it. Types that implement it are never instantiated.
@@ -90,7 +91,7 @@ pub trait Family: Sized + 'static {
     /// Another message in this one's place, as a liar would send it; none when this message cannot be bent.
     fn bend(
         _message: &<Self::Protocol as Protocol>::Message,
-        _to: NodeId,
+        _lie: Lie<'_, <Self::Protocol as Protocol>::Message>,
         _rng: &mut Rng,
     ) -> Option<<Self::Protocol as Protocol>::Message> {
         None

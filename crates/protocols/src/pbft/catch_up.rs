@@ -131,7 +131,7 @@ impl Pbft {
         for peer in &others {
             let content = if peer == giver { content } else { Content::Digests };
             // A question promises nothing.
-            out.send_early(*peer, Message::Fetch { from, content });
+            self.say_early(*peer, Message::Fetch { from, content }, out);
         }
     }
 
@@ -167,21 +167,21 @@ impl Pbft {
         let before = self.catch_up.peers.insert(from, Heard { progress, at: self.now });
         let stands_still = before.is_some_and(|it| it.progress.executed == progress.executed);
         if progress.stable < self.stable.point.at {
-            out.send(from, Message::Stable(self.stable.clone()));
+            self.say(from, Message::Stable(self.stable.clone()), out);
         }
         if let Some(own) = self.own_checkpoint() {
             let is_news = matches!(&own, Message::Checkpoint { point, .. } if point.at > progress.stable);
             if is_news && stands_still {
-                out.send(from, own);
+                self.say(from, own, out);
             }
         }
         if stands_still
             && let Some(Message::Saved { at, state, signature }) = self.own_attestation_above(progress.proven)
         {
-            out.send(from, Message::Saved { at, state, signature });
+            self.say(from, Message::Saved { at, state, signature }, out);
         }
         if let Some(new_view) = self.new_view.as_ref().filter(|it| progress.view < it.view) {
-            out.send(from, Message::NewView(new_view.clone()));
+            self.say(from, Message::NewView(new_view.clone()), out);
         } else if progress.view == self.view && stands_still {
             self.say_again(from, progress.executed, out);
         }
@@ -199,14 +199,14 @@ impl Pbft {
         let is_primary = self.is_primary();
         for (at, slot) in self.slots.range(executed.next()..).take(RESEND_MAX) {
             if is_primary && let Some(proposal) = slot.accepted_in(view) {
-                out.send(to, Message::PrePrepare { view, at: *at, proposal: proposal.clone() });
+                self.say(to, Message::PrePrepare { view, at: *at, proposal: proposal.clone() }, out);
             }
             let [prepare, commit] = slot.said_by(self.id);
             if let Some((view, digest)) = prepare.filter(|said| said.0 == view) {
-                out.send(to, Message::Prepare { view, at: *at, digest });
+                self.say(to, Message::Prepare { view, at: *at, digest }, out);
             }
             if let Some((view, digest)) = commit {
-                out.send(to, Message::Commit { view, at: *at, digest });
+                self.say(to, Message::Commit { view, at: *at, digest }, out);
             }
         }
     }
@@ -232,7 +232,7 @@ impl Pbft {
             }
         }
         // Facts: what was executed is decided, whatever this disk holds.
-        out.send_early(from, Message::Decided { from: first, digests, proposals });
+        self.say_early(from, Message::Decided { from: first, digests, proposals }, out);
     }
 
     pub(super) fn on_decided(
@@ -299,7 +299,7 @@ impl Pbft {
     ) {
         if let Some(proposal) = self.proposal_of(at, digest) {
             // A content says nothing about what became of it.
-            out.send_early(from, Message::Fetched { at, proposal });
+            self.say_early(from, Message::Fetched { at, proposal }, out);
         }
     }
 

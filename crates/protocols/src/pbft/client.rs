@@ -112,9 +112,9 @@ impl Pbft {
     fn send_in_this_life(&self, to: NodeId, message: Message, out: &mut Output<Self>) {
         if self.life.1 <= self.durable {
             // A wish promises nothing, and a crash cannot bring this life's numbers back.
-            out.send_early(to, message);
+            self.say_early(to, message, out);
         } else {
-            out.send(to, message);
+            self.say(to, message, out);
         }
     }
 
@@ -133,7 +133,7 @@ impl Pbft {
         let primary = self.primary_of(self.view);
         if from == request.origin && self.phase == Phase::Active && primary != self.id && primary != from {
             // The origin got no answer from the primary; perhaps we do (4.4). It is the origin's promise, not ours.
-            out.send_early(primary, Message::Request(request));
+            self.say_early(primary, Message::Request(request), out);
         }
     }
 

@@ -2,16 +2,20 @@
 //!
 //! What must convince somebody who was not there is signed (Castro and Liskov 1999, 5.3): requests, because the
 //! primary passes them on; checkpoints and saved snapshots, because their proofs travel; view changes and new views.
-//! Pre-prepares, prepares and commits convince their receiver alone; the paper gives them MACs, and here it is the
-//! transport that proves who speaks.
+//! What convinces its receiver alone (pre-prepares, prepares, commits, and whatever else is said) has a MAC under a secret that
+//! the two replicas share: so nothing is believed because of the connection through which it came. Every message has
+//! one, also those that are signed, which keeps the rule simple. The secret of a pair follows from the keys of both
+//! (Diffie-Hellman on the same curve).
 //!
-//! Every signature begins with what it is about, so that none can be shown as one of another kind.
+//! Every signature begins with what it is about and with the cluster's number, so that none can be shown as one of another
+//! kind or elsewhere.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
+use hmac::{Hmac, Mac as _};
 use sha2::{Digest as _, Sha256};
 use synod_core::NodeId;
 
@@ -22,6 +26,10 @@ pub struct Digest(pub [u8; 32]);
 /// An Ed25519 signature.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Signature(pub [u8; 64]);
+
+/// An HMAC-SHA-256, cut to 128 bits: between two replicas.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Mac(pub [u8; 16]);
 
 /// What a signature is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,8 +46,6 @@ pub enum Subject {
     NewView,
     /// A replica answers a client.
     Reply,
-    /// A replica proves to another one who it is.
-    Hello,
 }
 
 /// How many proven signatures are remembered: what is sent again need not be computed again.
@@ -53,6 +59,8 @@ pub struct Keys {
 }
 
 struct Shared {
+    /// The cluster's number: part of whatever is signed.
+    cluster: u64,
     source: Source,
     proven: Mutex<Proven>,
 }
@@ -69,6 +77,8 @@ struct Proven {
     known: BTreeSet<Digest>,
     order: VecDeque<Digest>,
     derived: BTreeMap<NodeId, SigningKey>,
+    /// The secrets of pairs, by the lower and the higher name.
+    pairs: BTreeMap<(NodeId, NodeId), [u8; 32]>,
 }
 
 /// Why keys cannot be used.
@@ -115,7 +125,7 @@ impl Keys {
     /// Keys that follow from names: for simulations and scripts. Anybody can sign as anybody.
     #[must_use]
     pub fn from_names() -> Keys {
-        let shared = Shared { source: Source::Names, proven: Mutex::default() };
+        let shared = Shared { cluster: 0, source: Source::Names, proven: Mutex::default() };
         Keys { shared: Arc::new(shared), own: None }
     }
 
@@ -123,7 +133,12 @@ impl Keys {
     ///
     /// # Errors
     /// When a key is none, or one's own is not the one that the others know.
-    pub fn new(id: NodeId, secret: [u8; 32], public: &BTreeMap<NodeId, [u8; 32]>) -> Result<Keys, KeyError> {
+    pub fn new(
+        cluster: u64,
+        id: NodeId,
+        secret: [u8; 32],
+        public: &BTreeMap<NodeId, [u8; 32]>,
+    ) -> Result<Keys, KeyError> {
         let own = SigningKey::from_bytes(&secret);
         let mut known = BTreeMap::new();
         for (node, bytes) in public {
@@ -138,7 +153,7 @@ impl Keys {
             Some(key) if *key != own.verifying_key() => return Err(KeyError::Mismatch(id)),
             Some(_) => {}
         }
-        let shared = Shared { source: Source::Known(known), proven: Mutex::default() };
+        let shared = Shared { cluster, source: Source::Known(known), proven: Mutex::default() };
         Ok(Keys { shared: Arc::new(shared), own: Some((id, own)) })
     }
 
@@ -146,12 +161,12 @@ impl Keys {
     ///
     /// # Errors
     /// When a key is none.
-    pub fn public_only(public: &BTreeMap<NodeId, [u8; 32]>) -> Result<Keys, KeyError> {
+    pub fn public_only(cluster: u64, public: &BTreeMap<NodeId, [u8; 32]>) -> Result<Keys, KeyError> {
         let mut known = BTreeMap::new();
         for (node, bytes) in public {
             known.insert(*node, VerifyingKey::from_bytes(bytes).map_err(|_| KeyError::NotAKey(*node))?);
         }
-        let shared = Shared { source: Source::Known(known), proven: Mutex::default() };
+        let shared = Shared { cluster, source: Source::Known(known), proven: Mutex::default() };
         Ok(Keys { shared: Arc::new(shared), own: None })
     }
 
@@ -196,7 +211,7 @@ impl Keys {
     #[must_use]
     pub fn sign(&self, subject: Subject, what: Digest) -> Signature {
         let (_, own) = self.own.as_ref().expect("only a replica signs, and it holds its key");
-        Signature(own.sign(&statement(subject, what)).to_bytes())
+        Signature(own.sign(&self.statement(subject, what)).to_bytes())
     }
 
     /// Whether `signer` signed this.
@@ -204,7 +219,7 @@ impl Keys {
     pub fn verify(&self, signer: NodeId, subject: Subject, what: Digest, signature: &Signature) -> bool {
         let mut hash = Sha256::new();
         hash.update(signer.0.to_le_bytes());
-        hash.update(statement(subject, what));
+        hash.update(self.statement(subject, what));
         hash.update(signature.0);
         let name = Digest(hash.finalize().into());
         if self.proven().known.contains(&name) {
@@ -219,11 +234,60 @@ impl Keys {
         };
         let signature = ed25519_dalek::Signature::from_bytes(&signature.0);
         // Strictly: two replicas must never differ about whether a signature holds.
-        let holds = key.verify_strict(&statement(subject, what), &signature).is_ok();
+        let holds = key.verify_strict(&self.statement(subject, what), &signature).is_ok();
         if holds {
             self.proven().remember(name);
         }
         holds
+    }
+
+    /// What is really signed: the subject, the cluster, then the digest.
+    fn statement(&self, subject: Subject, what: Digest) -> [u8; 56] {
+        let mut bytes = [0; 56];
+        bytes[..10].copy_from_slice(b"synod pbft");
+        bytes[15] = number(subject);
+        bytes[16..24].copy_from_slice(&self.shared.cluster.to_le_bytes());
+        bytes[24..].copy_from_slice(&what.0);
+        bytes
+    }
+
+    /// The MAC of what this replica says to `to`.
+    ///
+    /// # Panics
+    /// When these keys hold no secret.
+    #[must_use]
+    pub fn mac(&self, to: NodeId, what: Digest) -> Mac {
+        let (own, _) = self.own.as_ref().expect("only a replica speaks, and it holds its key");
+        self.pair(*own, to).map_or(Mac([0; 16]), |secret| mac(&secret, *own, to, what))
+    }
+
+    /// Whether `from` said this to this replica.
+    #[must_use]
+    pub fn checks(&self, from: NodeId, what: Digest, said: Mac) -> bool {
+        let Some((own, _)) = &self.own else { return false };
+        let Some(secret) = self.pair(from, *own) else { return false };
+        let right = mac(&secret, from, *own, what);
+        // All of it is compared, whatever differs: how long this takes tells nothing.
+        right.0.iter().zip(said.0).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
+    }
+
+    /// The secret of two replicas, one of them this.
+    fn pair(&self, a: NodeId, b: NodeId) -> Option<[u8; 32]> {
+        let names = (a.min(b), a.max(b));
+        if let Some(secret) = self.proven().pairs.get(&names) {
+            return Some(*secret);
+        }
+        let (own, key) = self.own.as_ref()?;
+        let other = if *own == a { b } else { a };
+        let shared = match &self.shared.source {
+            Source::Names => [0; 32],
+            Source::Known(known) => (known.get(&other)?.to_montgomery() * key.to_scalar()).to_bytes(),
+        };
+        let (low, high) = (names.0.0.to_le_bytes(), names.1.0.to_le_bytes());
+        let cluster = self.shared.cluster.to_le_bytes();
+        let secret = digest(&[b"synod pbft pair", &cluster, &low, &high, &shared]).0;
+        self.proven().pairs.insert(names, secret);
+        Some(secret)
     }
 
     fn proven(&self) -> std::sync::MutexGuard<'_, Proven> {
@@ -254,21 +318,26 @@ impl Proven {
     }
 }
 
-/// What is really signed: the subject, then the digest.
-fn statement(subject: Subject, what: Digest) -> [u8; 48] {
-    let mut bytes = [0; 48];
-    bytes[..10].copy_from_slice(b"synod pbft");
-    bytes[15] = match subject {
+fn number(subject: Subject) -> u8 {
+    match subject {
         Subject::Request => 1,
         Subject::Checkpoint => 2,
         Subject::Saved => 3,
         Subject::ViewChange => 4,
         Subject::NewView => 5,
         Subject::Reply => 6,
-        Subject::Hello => 7,
-    };
-    bytes[16..].copy_from_slice(&what.0);
-    bytes
+    }
+}
+
+/// The sender's name is in it: nobody's words can be sent back to him as another's.
+fn mac(secret: &[u8; 32], from: NodeId, to: NodeId, what: Digest) -> Mac {
+    let mut hmac = Hmac::<Sha256>::new_from_slice(secret).expect("any length is a key");
+    hmac.update(&from.0.to_le_bytes());
+    hmac.update(&to.0.to_le_bytes());
+    hmac.update(&what.0);
+    let mut short = [0; 16];
+    short.copy_from_slice(&hmac.finalize().into_bytes()[..16]);
+    Mac(short)
 }
 
 /// Hashes parts of fixed length, or parts that carry their length.
@@ -284,6 +353,12 @@ pub fn digest(parts: &[&[u8]]) -> Digest {
 impl fmt::Debug for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "#{:02x}{:02x}{:02x}", self.0[0], self.0[1], self.0[2])
+    }
+}
+
+impl fmt::Debug for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("sealed")
     }
 }
 
@@ -309,10 +384,10 @@ mod tests {
     /// A signature holds for its signer, its subject and its content, and for nothing else.
     #[test]
     fn signatures_hold_for_what_they_are_about() {
-        let keys = Keys::new(NodeId(1), secret(1), &cluster()).expect("the keys fit");
+        let keys = Keys::new(7, NodeId(1), secret(1), &cluster()).expect("the keys fit");
         let what = digest(&[b"something"]);
         let signature = keys.sign(Subject::Checkpoint, what);
-        let checker = Keys::public_only(&cluster()).expect("the keys are keys");
+        let checker = Keys::public_only(7, &cluster()).expect("the keys are keys");
         for _ in 0..2 {
             assert!(checker.verify(NodeId(1), Subject::Checkpoint, what, &signature));
             assert!(!checker.verify(NodeId(2), Subject::Checkpoint, what, &signature));
@@ -322,18 +397,35 @@ mod tests {
         }
     }
 
+    /// A MAC convinces the one to whom it was said, and only of who said what.
+    #[test]
+    fn macs_convince_their_receiver() {
+        let keys = |n: u64| Keys::new(7, NodeId(n), secret(n as u8), &cluster()).expect("the keys fit");
+        let (one, two, three) = (keys(1), keys(2), keys(3));
+        let what = digest(&[b"something"]);
+        let said = one.mac(NodeId(2), what);
+        assert!(two.checks(NodeId(1), what, said));
+        assert!(!two.checks(NodeId(3), what, said), "n3 did not say it");
+        assert!(!two.checks(NodeId(1), digest(&[b"else"]), said), "n1 said something else");
+        assert!(!three.checks(NodeId(1), what, said), "n1 said it to n2");
+        assert!(!one.checks(NodeId(2), what, said), "n1 said it, not n2");
+        assert!(!two.checks(NodeId(9), what, said), "nobody knows n9");
+        let elsewhere = Keys::new(8, NodeId(2), secret(2), &cluster()).expect("the keys fit");
+        assert!(!elsewhere.checks(NodeId(1), what, said), "in another cluster it means nothing");
+    }
+
     /// A key that is another's, missing or none is told at the start.
     #[test]
     fn wrong_keys_are_told() {
-        let wrong = Keys::new(NodeId(1), secret(2), &cluster()).expect_err("it is n2's key");
+        let wrong = Keys::new(7, NodeId(1), secret(2), &cluster()).expect_err("it is n2's key");
         assert_eq!(wrong, KeyError::Mismatch(NodeId(1)));
         assert_eq!(wrong.to_string(), "the secret key does not belong to the public key of 1");
-        let unknown = Keys::new(NodeId(5), secret(5), &cluster()).expect_err("n5 is nobody");
+        let unknown = Keys::new(7, NodeId(5), secret(5), &cluster()).expect_err("n5 is nobody");
         assert_eq!(unknown, KeyError::Missing(NodeId(5)));
         let mut weak = cluster();
         weak.insert(NodeId(3), [0; 32]);
-        assert_eq!(Keys::new(NodeId(1), secret(1), &weak).expect_err("zero"), KeyError::NotAKey(NodeId(3)));
-        let keys = Keys::new(NodeId(1), secret(1), &cluster()).expect("the keys fit");
+        assert_eq!(Keys::new(7, NodeId(1), secret(1), &weak).expect_err("zero"), KeyError::NotAKey(NodeId(3)));
+        let keys = Keys::new(7, NodeId(1), secret(1), &cluster()).expect("the keys fit");
         assert_eq!(keys.cover((1..=5).map(NodeId)), Err(KeyError::Missing(NodeId(5))));
     }
 }

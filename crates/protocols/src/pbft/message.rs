@@ -10,7 +10,7 @@ use std::sync::Arc;
 use synod_core::{Batch, Index, NodeId, Wire};
 
 use super::dedup::Executed;
-use super::keys::{Digest, Keys, Signature, Subject, digest};
+use super::keys::{Digest, Keys, Mac, Signature, Subject, digest};
 
 /// A configuration with one primary: the replica number `view mod n` (4.1).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -142,7 +142,9 @@ pub struct Point {
 }
 
 impl Point {
-    pub(super) fn digest(self) -> Digest {
+    /// What is signed.
+    #[must_use]
+    pub fn digest(self) -> Digest {
         digest(&[&self.at.0.to_le_bytes(), &self.history.0])
     }
 
@@ -191,7 +193,8 @@ pub struct ViewChange {
 
 impl ViewChange {
     /// What is signed.
-    pub(super) fn digest(&self) -> Digest {
+    #[must_use]
+    pub fn digest(&self) -> Digest {
         let mut bytes = bytes::BytesMut::new();
         self.encode_content(&mut bytes);
         digest(&[&bytes])
@@ -213,7 +216,8 @@ pub struct NewView {
 
 impl NewView {
     /// What is signed.
-    pub(super) fn digest(&self) -> Digest {
+    #[must_use]
+    pub fn digest(&self) -> Digest {
         let mut bytes = self.view.0.to_le_bytes().to_vec();
         for view_change in &self.view_changes {
             bytes.extend_from_slice(&view_change.digest().0);
@@ -240,6 +244,45 @@ impl Base {
     /// What a replica attests that saved this state, with the machine's part under this sum.
     pub(super) fn attested(&self, sum: Digest) -> Digest {
         digest(&[&self.point.digest().0, &digest(&[&self.executed.to_bytes()]).0, &sum.0])
+    }
+}
+
+/// A message on its way from one replica to another, with the proof of who says it to whom.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Sealed {
+    /// What is said.
+    pub message: Message,
+    /// Under the secret of the two.
+    pub mac: Mac,
+}
+
+impl Sealed {
+    /// A message from the owner of these keys.
+    #[must_use]
+    pub fn new(message: Message, to: NodeId, keys: &Keys) -> Sealed {
+        let mac = keys.mac(to, message.digest());
+        Sealed { message, mac }
+    }
+
+    /// Whether `from` says this to the owner of these keys.
+    #[must_use]
+    pub fn is_from(&self, from: NodeId, keys: &Keys) -> bool {
+        keys.checks(from, self.message.digest(), self.mac)
+    }
+}
+
+/// Traces show what is said.
+impl fmt::Debug for Sealed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.message.fmt(f)
+    }
+}
+
+impl Message {
+    /// What a MAC is made of.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        digest(&[&self.to_bytes()])
     }
 }
 

@@ -33,7 +33,8 @@
 //! - *The disk.* The paper's replicas do not come back with their memory. Here every promise (pre-prepare, prepare, commit, view
 //!   change, checkpoint) leaves after its record is durable, so all may be killed at once, and a restart is no fault.
 //! - *Batches.* A pre-prepare carries all requests that wait, not one, and several are under way at once.
-//! - *MACs.* Pre-prepares, prepares and commits are believed because the transport proves who speaks.
+//! - *MACs.* Every message has one, for its one receiver; the paper's authenticators, one MAC for each receiver, are not needed,
+//!   because what is passed on is signed.
 //! - *Decisions are facts.* A lagging replica believes f + 1 others that say the same of a sequence number: one of them
 //!   is honest. A quorum of commits convinces in every view and phase.
 //! - *A primary that wants to be replaced* is followed at once; it can do itself no other harm.
@@ -75,9 +76,9 @@ use synod_core::{
 use catch_up::CatchUp;
 use client::Own;
 pub use dedup::Executed;
-pub use keys::{Digest, KeyError, Keys, Signature, Subject, digest};
+pub use keys::{Digest, KeyError, Keys, Mac, Signature, Subject, digest};
 pub use message::{
-    Base, Certificate, Claim, Content, Message, NewView, Point, Progress, Proposal, Record, Request, View,
+    Base, Certificate, Claim, Content, Message, NewView, Point, Progress, Proposal, Record, Request, Sealed, View,
     ViewChange,
 };
 pub use mutants::Mutant;
@@ -156,7 +157,7 @@ enum Phase {
 }
 
 impl Protocol for Pbft {
-    type Message = Message;
+    type Message = Sealed;
     type Record = Record;
     type Options = Options;
 
@@ -166,14 +167,14 @@ impl Protocol for Pbft {
         Pbft::recover(config, found, now, out)
     }
 
-    fn step(&mut self, now: Time, input: Input<Message>, out: &mut Output<Self>) {
+    fn step(&mut self, now: Time, input: Input<Sealed>, out: &mut Output<Self>) {
         self.now = self.now.max(now);
         if !self.is_member() {
             return refuse(input, out);
         }
         match input {
             Input::Message { from, message } => self.on_message(from, message, out),
-            Input::Installed { message, snapshot, .. } => self.on_installed(message, snapshot, out),
+            Input::Installed { from, message, snapshot } => self.on_installed(from, message, snapshot, out),
             Input::Propose(batch) => self.propose(batch, out),
             Input::Read(read) => self.own.read(read),
             Input::Reconfigure(_) => out.decline(Refusal::Unsupported(
@@ -227,12 +228,17 @@ impl Protocol for Pbft {
 }
 
 impl Pbft {
-    fn on_message(&mut self, from: NodeId, message: Message, out: &mut Output<Self>) {
+    /// Whether a message is what another replica said to this one.
+    fn believes(&self, from: NodeId, sealed: &Sealed) -> bool {
         // The configuration does not change: nobody else has anything to say.
-        if from == self.id || !self.voters.contains(&from) {
+        from != self.id && self.voters.contains(&from) && sealed.is_from(from, &self.keys)
+    }
+
+    fn on_message(&mut self, from: NodeId, sealed: Sealed, out: &mut Output<Self>) {
+        if !self.believes(from, &sealed) {
             return;
         }
-        match message {
+        match sealed.message {
             Message::Request(request) => self.on_request(from, request, out),
             Message::PrePrepare { view, at, proposal } => self.on_pre_prepare(from, view, at, proposal, out),
             Message::Prepare { view, at, digest } => self.on_prepare(from, view, at, digest, out),
@@ -283,23 +289,35 @@ impl Pbft {
         if self.has(Mutant::BelievesFew) { self.quorums.f.max(1) } else { self.quorums.weak() }
     }
 
+    /// Tells another replica, once every record so far is durable.
+    fn say(&self, to: NodeId, message: Message, out: &mut Output<Self>) {
+        out.send(to, Sealed::new(message, to, &self.keys));
+    }
+
+    /// Tells another replica at once. The caller owes a comment that says why this promises nothing.
+    fn say_early(&self, to: NodeId, message: Message, out: &mut Output<Self>) {
+        out.send_early(to, Sealed::new(message, to, &self.keys));
+    }
+
     /// Tells all others, once every record so far is durable.
     fn multicast(&self, message: &Message, out: &mut Output<Self>) {
+        let digest = message.digest();
         for peer in self.voters.iter().filter(|peer| **peer != self.id) {
-            out.send(*peer, message.clone());
+            out.send(*peer, Sealed { message: message.clone(), mac: self.keys.mac(*peer, digest) });
         }
     }
 
     /// Tells all others at once. The caller owes a comment that says why this promises nothing.
     fn multicast_early(&self, message: &Message, out: &mut Output<Self>) {
+        let digest = message.digest();
         for peer in self.voters.iter().filter(|peer| **peer != self.id) {
-            out.send_early(*peer, message.clone());
+            out.send_early(*peer, Sealed { message: message.clone(), mac: self.keys.mac(*peer, digest) });
         }
     }
 }
 
 /// What a replica answers that belongs to nothing.
-fn refuse(input: Input<Message>, out: &mut Output<Pbft>) {
+fn refuse(input: Input<Sealed>, out: &mut Output<Pbft>) {
     match input {
         Input::Propose(batch) => out.refuse(batch, Refusal::NoLeader),
         Input::Read(read) => out.refuse_read(read, Refusal::NoLeader),

@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 use synod_core::{Index, NodeId, Output, SnapshotRef};
 
 use super::keys::{Digest, Signature, Subject};
-use super::message::{Base, Message, Record};
+use super::message::{Base, Message, Record, Sealed};
 use super::{Mutant, Options, Pbft};
 
 /// How much of a snapshot is read at a time to compute its sum.
@@ -177,13 +177,22 @@ impl Pbft {
                 sum: *sum,
                 proof: proof.clone(),
             };
-            out.send_snapshot(to, message);
+            out.send_snapshot(to, Sealed::new(message, to, &self.keys));
         }
     }
 
     /// A snapshot has come: it becomes this replica's state if enough say that it is one.
-    pub(super) fn on_installed(&mut self, message: Message, snapshot: SnapshotRef, out: &mut Output<Self>) {
-        let Message::InstallSnapshot { base, sum, proof } = message else { return };
+    pub(super) fn on_installed(
+        &mut self,
+        from: NodeId,
+        sealed: Sealed,
+        snapshot: SnapshotRef,
+        out: &mut Output<Self>,
+    ) {
+        if !self.believes(from, &sealed) {
+            return;
+        }
+        let Message::InstallSnapshot { base, sum, proof } = sealed.message else { return };
         let at = base.point.at;
         let needed = at > self.head.point.at || self.state < self.head.point.at;
         if at != snapshot.at || at <= self.state || !needed {

@@ -65,7 +65,7 @@ impl Pbft {
         }
         if let Some(new_view) = self.new_view.as_ref().filter(|it| said.view <= it.view) {
             // It waits for what has begun already.
-            return out.send(from, Message::NewView(new_view.clone()));
+            return self.say(from, Message::NewView(new_view.clone()), out);
         }
         let is_news = self.view_changes.get(&from).is_none_or(|known| known.view < said.view);
         if !is_news || said.view < self.view || !self.is_well_formed(&said) {
@@ -108,12 +108,13 @@ impl Pbft {
             && self.proves(&said.stable)
     }
 
-    /// Once a quorum has left for this view its primary has all that it needs: its time begins to run (4.5.2).
+    /// Once a quorum has left for this view, or for one beyond it, its time begins to run (4.5.2). Those beyond count, because
+    /// what they said of this view may be lost, and is not said again: without them two views could wait for one another.
     fn await_beginning(&mut self) {
         if self.phase != Phase::Changing || self.view_due.is_some() {
             return;
         }
-        let left = self.view_changes.values().filter(|it| it.view == self.view).count();
+        let left = self.view_changes.values().filter(|it| it.view >= self.view).count();
         if left >= self.quorums.strong() {
             self.view_due = Some(self.now + self.patience);
         }

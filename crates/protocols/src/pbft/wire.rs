@@ -9,10 +9,10 @@ use bytes::BytesMut;
 use synod_core::wire::{Reader, put_u64};
 use synod_core::{Batch, Index, NodeId, Wire, WireError};
 
-use super::keys::{Digest, Signature};
+use super::keys::{Digest, Mac, Signature};
 use super::message::{
     Base, Certificate, Claim, Content, Message, NUMBER_MAX, NewView, Point, Progress, Proposal, Record,
-    Request, View, ViewChange,
+    Request, Sealed, View, ViewChange,
 };
 
 /// Requests in one proposal, signatures in one proof, claims in one view change: more is malformed.
@@ -93,6 +93,17 @@ impl Wire for Signature {
     }
     fn decode(from: &mut Reader) -> Result<Self, WireError> {
         Ok(Signature(fixed(from, "signature")?))
+    }
+}
+
+impl Wire for Sealed {
+    fn encode(&self, out: &mut BytesMut) {
+        out.extend_from_slice(&self.mac.0);
+        self.message.encode(out);
+    }
+    fn decode(from: &mut Reader) -> Result<Self, WireError> {
+        let mac = Mac(fixed(from, "mac")?);
+        Ok(Sealed { mac, message: Message::decode(from)? })
     }
 }
 
@@ -477,6 +488,7 @@ mod tests {
             let mut bytes = vec![kind];
             bytes.extend(rest);
             decodes_or_refuses::<Message>(&bytes);
+            decodes_or_refuses::<Sealed>(&bytes);
             decodes_or_refuses::<Record>(&bytes);
         }
 

@@ -123,6 +123,7 @@ pub struct World<F: Family> {
     disk_rng: Rng,
     pub(crate) byzantine_rng: Rng,
     pub(crate) memories: BTreeMap<NodeId, crate::byzantine::Memory<MessageOf<F>>>,
+    pub(crate) heard_by_liars: crate::byzantine::Heard<MessageOf<F>>,
     effects: Effects<F::Protocol>,
     trail: Vec<Applied>,
     recorder: Recorder,
@@ -185,6 +186,7 @@ impl<F: Family> World<F> {
             disk_rng: rng.fork(),
             byzantine_rng: rng.fork(),
             memories: BTreeMap::new(),
+            heard_by_liars: crate::byzantine::Heard::default(),
             rng,
             effects: Effects::default(),
             trail: Vec::new(),
@@ -527,6 +529,11 @@ impl<F: Family> World<F> {
         if self.recorder.is_on() {
             let text = show_packet(&packet);
             self.recorder.note(self.now, Some(to), || What::Arrived { flight, from, text });
+        }
+        if let Packet::Protocol(message) = &packet
+            && self.plan.liars.contains(&to)
+        {
+            self.heard_by_liars.hear(from, message.clone());
         }
         self.with(to, |replica, now| replica.receive(now, from, packet));
     }

@@ -1,10 +1,15 @@
-//! PBFT, as the simulator sees it.
+//! PBFT, as the simulator sees it, and as its liars speak it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use synod_check::verdict::Level;
-use synod_core::{Rng, Role};
-use synod_protocols::pbft::{Options, Pbft};
+use synod_core::{Index, NodeId, Rng, Role};
+use synod_protocols::pbft::{
+    Certificate, Digest, Keys, Message, NewView, Options, Pbft, Point, Proposal, Request, Sealed,
+    Signature, Subject, View, ViewChange, digest,
+};
+use synod_sim::byzantine::{Heard, Lie};
 use synod_sim::family::Family;
 use synod_sim::script::Order;
 
@@ -22,7 +27,7 @@ impl Family for PbftFamily {
     }
 
     fn losses_max(nodes: usize) -> usize {
-        // What a quorum leaves: f, and one more where n is not 3f + 1.
+        // What a quorum leaves: f, and one more for some n that are not 3f + 1.
         let liars = Self::liars_max(nodes);
         nodes - ((nodes + liars) / 2 + 1)
     }
@@ -65,5 +70,210 @@ impl Family for PbftFamily {
         let (role, view) = protocol.standing();
         (role, view.0)
     }
+
+    fn bend(sealed: &Sealed, lie: Lie<'_, Sealed>, rng: &mut Rng) -> Option<Sealed> {
+        let keys = Keys::from_names().of(lie.from);
+        let bent = bend(&sealed.message, &lie, &keys, rng)?;
+        // Sometimes the MAC does not fit, either.
+        Some(if rng.chance(0.95) {
+            Sealed::new(bent, lie.to, &keys)
+        } else {
+            Sealed { message: bent, mac: sealed.mac }
+        })
+    }
 }
 
+/// What a liar says instead.
+fn bend(message: &Message, lie: &Lie<'_, Sealed>, keys: &Keys, rng: &mut Rng) -> Option<Message> {
+        Some(match message {
+            Message::PrePrepare { view, at, proposal } => {
+                let proposal = Arc::new(another(proposal, lie.heard, rng)?);
+                Message::PrePrepare { view: *view, at: *at, proposal }
+            }
+            Message::Prepare { view, at, digest } => {
+                let (view, at, digest) = agreed(*view, *at, *digest, lie, rng);
+                Message::Prepare { view, at, digest }
+            }
+            Message::Commit { view, at, digest } => {
+                let (view, at, digest) = agreed(*view, *at, *digest, lie, rng);
+                Message::Commit { view, at, digest }
+            }
+            Message::Request(request) => {
+                // In another's name, or changed on the way.
+                let origin = if rng.chance(0.5) { lie.to } else { request.origin };
+                let number = request.number + rng.below(3);
+                let batch = request.batch.iter().skip(1).cloned().collect();
+                Message::Request(Arc::new(Request::received(origin, number, batch, request.signature)))
+            }
+            Message::Checkpoint { point, .. } => {
+                let at = Index(point.at.0 + rng.below(2) * 1_000);
+                let history = if rng.chance(0.7) { fancy(rng) } else { point.history };
+                let point = Point { at, history };
+                let signature = keys.sign(Subject::Checkpoint, point.digest());
+                Message::Checkpoint { point, signature }
+            }
+            Message::Stable(certificate) => Message::Stable(Arc::new(forged(certificate, lie.from, rng))),
+            Message::Saved { at, .. } => {
+                let state = fancy(rng);
+                Message::Saved { at: *at, state, signature: keys.sign(Subject::Saved, state) }
+            }
+            Message::ViewChange(said) => Message::ViewChange(Arc::new(bend_view_change(said, lie, rng))),
+            Message::NewView(new_view) => Message::NewView(Arc::new(bend_new_view(new_view, lie, rng))),
+            Message::Status(progress) => {
+                let mut progress = *progress;
+                progress.executed = Index(progress.executed.0.saturating_add(rng.below(200)));
+                progress.stable = Index(progress.stable.0.saturating_sub(rng.below(50)));
+                progress.view = View(progress.view.0 + rng.below(3));
+                Message::Status(progress)
+            }
+            Message::Decided { from, digests, proposals } => {
+                let mut proposals = proposals.clone();
+                for proposal in &mut proposals {
+                    if rng.chance(0.5)
+                        && let Some(other) = another(proposal, lie.heard, rng)
+                    {
+                        *proposal = Arc::new(other);
+                    }
+                }
+                // With contents that fit the lie, or with names alone that the other liars tell, too.
+                let digests = digests.iter().enumerate().map(|(place, digest)| match proposals.get(place) {
+                    Some(proposal) => proposal.digest(),
+                    None if rng.chance(0.5) => Proposal::null().digest(),
+                    None => *digest,
+                });
+                let digests = digests.collect();
+                Message::Decided { from: *from, digests, proposals }
+            }
+            Message::Fetched { at, proposal } => {
+                Message::Fetched { at: *at, proposal: Arc::new(another(proposal, lie.heard, rng)?) }
+            }
+            Message::Fetch { .. } | Message::FetchProposal { .. } | Message::InstallSnapshot { .. } => {
+                return None;
+            }
+        })
+}
+
+/// Another proposal that could stand in this one's place: fewer requests, or those of somebody else. Whoever made them
+/// signed them, so a backup cannot tell by itself.
+fn another(proposal: &Proposal, heard: &Heard<Sealed>, rng: &mut Rng) -> Option<Proposal> {
+    if proposal.requests.len() > 1 && rng.chance(0.5) {
+        let mut requests = proposal.requests.clone();
+        requests.reverse();
+        requests.truncate(1 + rng.below(requests.len() as u64) as usize);
+        return Some(Proposal::new(requests));
+    }
+    let known: Vec<&Arc<Request>> = heard
+        .all()
+        .filter_map(|sealed| match &sealed.message {
+            Message::Request(request) => Some(request),
+            Message::PrePrepare { proposal, .. } => proposal.requests.first(),
+            _ => None,
+        })
+        .filter(|request| !proposal.requests.contains(request))
+        .take(8)
+        .collect();
+    if known.is_empty() {
+        return None;
+    }
+    Some(Proposal::new(vec![known[rng.below(known.len() as u64) as usize].clone()]))
+}
+
+/// What the other one wants to hear of this place, if that is known; else something of fancy.
+fn agreed(
+    view: View,
+    at: Index,
+    mine: Digest,
+    lie: &Lie<'_, Sealed>,
+    rng: &mut Rng,
+) -> (View, Index, Digest) {
+    let wanted = lie.heard.of(lie.to).find_map(|sealed| match &sealed.message {
+        Message::Prepare { view: said_in, at: said_of, digest }
+        | Message::Commit { view: said_in, at: said_of, digest }
+            if (*said_in, *said_of) == (view, at) =>
+        {
+            Some(*digest)
+        }
+        _ => None,
+    });
+    match (wanted, rng.below(8)) {
+        (Some(wanted), 0..7) => (view, at, wanted),
+        (_, 0) => (view, at, fancy(rng)),
+        (_, 1) => (View(view.0 + rng.below(4)), Index(at.0 + rng.below(4)), mine),
+        (_, 2) => (View(view.0 << 20), Index(at.0 + 100_000), mine),
+        _ => (view, at, mine),
+    }
+}
+
+fn fancy(rng: &mut Rng) -> Digest {
+    digest(&[&rng.next_u64().to_le_bytes()])
+}
+
+/// A proof that proves nothing: by one signer many times, by nobody, of something else, or of too few.
+fn forged(certificate: &Certificate, liar: NodeId, rng: &mut Rng) -> Certificate {
+    let mut certificate = certificate.clone();
+    match rng.below(4) {
+        0 => {
+            let point = Point { at: Index(certificate.point.at.0 + 40), history: fancy(rng) };
+            let signature = Keys::from_names().of(liar).sign(Subject::Checkpoint, point.digest());
+            let count = certificate.signatures.len().max(3);
+            certificate = Certificate { point, signatures: vec![(liar, signature); count] };
+        }
+        1 => certificate.signatures.iter_mut().for_each(|it| it.1 = Signature([7; 64])),
+        2 => certificate.point.at = Index(certificate.point.at.0 + 1),
+        _ => certificate.signatures.truncate(1),
+    }
+    certificate
+}
+
+fn bend_view_change(said: &ViewChange, lie: &Lie<'_, Sealed>, rng: &mut Rng) -> ViewChange {
+    let mut bent = said.clone();
+    match rng.below(6) {
+        // Nothing prepared here, and nothing was proposed.
+        0 => bent.prepared.clear(),
+        1 => {
+            bent.prepared.clear();
+            bent.pre_prepared.clear();
+        }
+        // Something else prepared here, in a later view.
+        2 => {
+            let other = fancy(rng);
+            for claim in bent.prepared.iter_mut().chain(&mut bent.pre_prepared) {
+                claim.digest = other;
+                claim.view = View(bent.view.0.saturating_sub(1));
+            }
+        }
+        3 => {
+            let null = Proposal::null().digest();
+            for claim in bent.prepared.iter_mut().chain(&mut bent.pre_prepared) {
+                claim.digest = null;
+            }
+        }
+        4 => bent.stable = forged(&bent.stable, lie.from, rng),
+        _ => bent.view = View(bent.view.0 + rng.below(3)),
+    }
+    if rng.chance(0.8) {
+        bent.replica = lie.from;
+        bent.signature = Keys::from_names().of(lie.from).sign(Subject::ViewChange, bent.digest());
+    }
+    bent
+}
+
+fn bend_new_view(new_view: &NewView, lie: &Lie<'_, Sealed>, rng: &mut Rng) -> NewView {
+    let mut bent = new_view.clone();
+    match rng.below(5) {
+        0 => bent.selection.clear(),
+        1 => bent.selection.iter_mut().for_each(|it| *it = Proposal::null().digest()),
+        2 => bent.selection.push(Proposal::null().digest()),
+        3 => {
+            // One view change many times.
+            if let Some(first) = bent.view_changes.first().cloned() {
+                bent.view_changes.iter_mut().for_each(|it| *it = first.clone());
+            }
+        }
+        _ => {
+            bent.view_changes.pop();
+        }
+    }
+    bent.signature = Keys::from_names().of(lie.from).sign(Subject::NewView, bent.digest());
+    bent
+}
