@@ -15,7 +15,7 @@ use synod_server::Member;
 use synod_server::config::{LogFormat, LogOutput, Settings, Values};
 use synod_server::protocol::{self, FAMILY, Kin};
 
-use crate::logging;
+use crate::{keygen, logging};
 use crate::serve::stop_on_signals;
 
 /// Run a few members in this process
@@ -264,6 +264,12 @@ fn settings(
     let mut values = Values::default();
     for (flag, value) in flags {
         values.set(flag, &value)?;
+    }
+    if kin.row.flags.iter().any(|flag| flag.name == "pbft-key") {
+        let names: Vec<String> = (0..peers.len()).map(name).collect();
+        for (flag, value) in keygen::flags_for(&name(i), &names, &folder.join("keys"))? {
+            values.set(flag, &value)?;
+        }
     }
     for (flag, value) in &options.flags.0 {
         values.set(flag, value)?;

@@ -6,6 +6,7 @@
 mod check;
 mod contract;
 mod demo;
+mod keygen;
 mod logging;
 mod notify;
 mod serve;
@@ -33,6 +34,7 @@ enum Command {
     Check(check::CheckArgs),
     Simulate(simulate::Options),
     Contract(contract::Options),
+    Keygen(keygen::Options),
     /// Run one member of a cluster; takes etcd's flags (see `synod serve --help`)
     #[command(disable_help_flag = true)]
     Serve {
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
     }
     match Cli::parse().command.unwrap_or_else(|| Command::Demo(demo::Options::default())) {
         Command::Demo(options) => demo::run(&options),
+        Command::Keygen(options) => keygen::run(&options),
         Command::Simulate(options) => simulate::run(&options),
         Command::Contract(options) => contract::run(&options),
         Command::Check(args) => check::run(args).unwrap_or_else(|wrong| {

@@ -5,6 +5,8 @@
 //! who keeps house, what it cannot give. Nothing else in this crate names a protocol.
 
 mod chosen;
+mod pbft;
+pub mod pbft_keys;
 mod raft;
 
 use std::future::Future;
@@ -149,7 +151,7 @@ pub(crate) type Serve = for<'a> fn(
 ) -> Pin<Box<dyn Future<Output = Result<(), MemberError>> + 'a>>;
 
 /// Every protocol that this program can run; the first is the default.
-pub static FAMILY: &[Kin] = &[kin::<protocols::raft::Raft>()];
+pub static FAMILY: &[Kin] = &[kin::<protocols::raft::Raft>(), kin::<protocols::pbft::Pbft>()];
 
 const fn kin<P: Served>() -> Kin {
     Kin {
