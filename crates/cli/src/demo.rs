@@ -15,8 +15,8 @@ use synod_server::Member;
 use synod_server::config::{LogFormat, LogOutput, Settings, Values};
 use synod_server::protocol::{self, FAMILY, Kin};
 
-use crate::{keygen, logging};
 use crate::serve::stop_on_signals;
+use crate::{keygen, logging};
 
 /// Run a few members in this process
 #[derive(Args, Default)]

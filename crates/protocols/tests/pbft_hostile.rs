@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use synod_core::{
-    Batch, Change, Command, CommandId, Config, Delivery, Index, Input, Lsn, Members, NodeId, Output, Protocol,
-    ReadId, Recovered, Rng, Role, SnapshotRef, Time,
+    Batch, Change, Command, CommandId, Config, Delivery, Index, Input, Lsn, Members, NodeId, Output,
+    Protocol, ReadId, Recovered, Rng, Role, SnapshotRef, Time,
 };
 use synod_protocols::pbft::{
     Base, Certificate, Claim, Content, Digest, Keys, Message, NewView, Options, Pbft, Point, Progress,
@@ -148,7 +148,8 @@ fn an_equivocating_primary_is_caught() {
     assert_eq!(n2.view(), 0, "the same again is no lie");
     n2.hears(1, pre_prepare(0, 1, &proposal(3, 1)));
     assert_eq!(n2.view(), 1);
-    let left = n2.said().into_iter().any(|it| matches!(it, Message::ViewChange(said) if said.view == View(1)));
+    let left =
+        n2.said().into_iter().any(|it| matches!(it, Message::ViewChange(said) if said.view == View(1)));
     assert!(left);
     n2.hears(1, pre_prepare(0, 2, &proposal(1, 2)));
     assert!(!agrees(&n2.said()), "it takes no part in the view that it left");
@@ -293,7 +294,11 @@ fn a_wrong_new_view_is_not_believed() {
     assert_eq!(view_after(new_view(said(&[]), vec![made], 3)), 0, "it adds what nobody prepared");
     assert_eq!(view_after(new_view(said(&[]), vec![], 1)), 0, "n1 is not the primary of view 2");
     let one = view_change(2, 1, 1, &[]);
-    assert_eq!(view_after(new_view(vec![one.clone(), one.clone(), one], vec![], 3)), 0, "one voice three times");
+    assert_eq!(
+        view_after(new_view(vec![one.clone(), one.clone(), one], vec![], 3)),
+        0,
+        "one voice three times"
+    );
     assert_eq!(view_after(new_view(said(&[])[..2].to_vec(), vec![], 3)), 0, "two voices of four");
 }
 
@@ -382,7 +387,9 @@ fn any_message(rng: &mut Rng, from: u64) -> Message {
             let contents = [Content::Digests, Content::Proposals, Content::Snapshot];
             Message::Fetch { from: at, content: contents[rng.below(3) as usize] }
         }
-        12 => Message::Decided { from: Index(rng.below(6)), digests: vec![name; 3], proposals: vec![some; 2] },
+        12 => {
+            Message::Decided { from: Index(rng.below(6)), digests: vec![name; 3], proposals: vec![some; 2] }
+        }
         13 => Message::FetchProposal { at, digest: name },
         _ => Message::Fetched { at, proposal: some },
     }

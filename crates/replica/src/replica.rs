@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use synod_core::{
     Answer, Audience, Awaiting, Batch, Change, Command, Config, Delivery, Index, Input, Lsn, Machine, NodeId,
-    Output, Patience, Protocol, ReadId, Recovered, Refusal, SnapshotPlaces, SnapshotRef, Stamp, Stamped, Status, Time,
-    batch_bytes, empty_batch,
+    Output, Patience, Protocol, ReadId, Recovered, Refusal, SnapshotPlaces, SnapshotRef, Stamp, Stamped,
+    Status, Time, batch_bytes, empty_batch,
 };
 
 use crate::compaction::{CompactionPolicy, Growth};

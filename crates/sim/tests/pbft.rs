@@ -26,7 +26,10 @@ fn wishes(liars: usize) -> Wishes {
 fn one_liar_more_than_it_bears_is_noticed() {
     for seed in 1..=25 {
         let outcome = sweep::run::<PbftFamily>(seed, &wishes(1), Recorder::default()).expect("it runs");
-        assert_eq!(outcome.violation, None, "synod simulate --protocol pbft --nodes 4 --faults none --liars 1 --seed {seed}");
+        assert_eq!(
+            outcome.violation, None,
+            "synod simulate --protocol pbft --nodes 4 --faults none --liars 1 --seed {seed}"
+        );
     }
     let broken = (1..=100).find_map(|seed| {
         let outcome = sweep::run::<PbftFamily>(seed, &wishes(2), Recorder::default()).expect("it runs");

@@ -144,7 +144,8 @@ impl Pbft {
             let accepted = self.slots.get(at).is_some_and(|slot| slot.accepted_in(self.view).is_some());
             (!accepted).then_some((*at, *digest))
         };
-        let missing: Vec<(Index, Digest)> = self.selection.iter().filter_map(lacks).take(RESEND_MAX).collect();
+        let missing: Vec<(Index, Digest)> =
+            self.selection.iter().filter_map(lacks).take(RESEND_MAX).collect();
         for (at, digest) in missing {
             match self.proposal_of(at, digest) {
                 Some(proposal) => self.accept(at, proposal, out),
@@ -312,9 +313,10 @@ impl Pbft {
                 self.accept(at, proposal, out);
             }
         } else if self.phase == Phase::Changing && self.primary_of(self.view) == self.id {
-            let claimed = self.view_changes.values().any(|it| {
-                it.prepared.iter().any(|claim| (claim.at, claim.digest) == (at, digest))
-            });
+            let claimed = self
+                .view_changes
+                .values()
+                .any(|it| it.prepared.iter().any(|claim| (claim.at, claim.digest) == (at, digest)));
             if claimed {
                 self.catch_up.keep(at, proposal);
                 self.consider_new_view(out);

@@ -67,7 +67,8 @@ impl Pbft {
             return point == Point::default() && certificate.signatures.is_empty();
         }
         let signers: BTreeSet<NodeId> = certificate.signatures.iter().map(|(signer, _)| *signer).collect();
-        let signers = if self.has(Mutant::RepeatedSigner) { certificate.signatures.len() } else { signers.len() };
+        let signers =
+            if self.has(Mutant::RepeatedSigner) { certificate.signatures.len() } else { signers.len() };
         // Each signer once, no more signatures than replicas: nobody is made to verify for long.
         signers >= self.quorums.strong()
             && signers == certificate.signatures.len()

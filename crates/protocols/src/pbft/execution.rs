@@ -67,9 +67,10 @@ impl Pbft {
         if reads.is_empty() {
             return;
         }
-        let in_this_view = self.slots.get(&at).is_some_and(|slot| {
-            slot.commits(self.view, proposal.digest()) >= self.quorums.strong()
-        });
+        let in_this_view = self
+            .slots
+            .get(&at)
+            .is_some_and(|slot| slot.commits(self.view, proposal.digest()) >= self.quorums.strong());
         for read in reads {
             if self.is_primary() && !in_this_view {
                 out.refuse_read(read, Refusal::LeaderChanged);

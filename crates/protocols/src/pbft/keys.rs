@@ -424,7 +424,10 @@ mod tests {
         assert_eq!(unknown, KeyError::Missing(NodeId(5)));
         let mut weak = cluster();
         weak.insert(NodeId(3), [0; 32]);
-        assert_eq!(Keys::new(7, NodeId(1), secret(1), &weak).expect_err("zero"), KeyError::NotAKey(NodeId(3)));
+        assert_eq!(
+            Keys::new(7, NodeId(1), secret(1), &weak).expect_err("zero"),
+            KeyError::NotAKey(NodeId(3))
+        );
         let keys = Keys::new(7, NodeId(1), secret(1), &cluster()).expect("the keys fit");
         assert_eq!(keys.cover((1..=5).map(NodeId)), Err(KeyError::Missing(NodeId(5))));
     }

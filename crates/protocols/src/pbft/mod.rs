@@ -78,8 +78,8 @@ use client::Own;
 pub use dedup::Executed;
 pub use keys::{Digest, KeyError, Keys, Mac, Signature, Subject, digest};
 pub use message::{
-    Base, Certificate, Claim, Content, Message, NewView, Point, Progress, Proposal, Record, Request, Sealed, View,
-    ViewChange,
+    Base, Certificate, Claim, Content, Message, NewView, Point, Progress, Proposal, Record, Request, Sealed,
+    View, ViewChange,
 };
 pub use mutants::Mutant;
 pub use options::{Options, OptionsError};

@@ -73,7 +73,9 @@ impl Pool {
     pub(super) fn take(&mut self, bytes_max: usize) -> Vec<Arc<Request>> {
         let (mut taken, mut bytes) = (Vec::new(), 0);
         for name in self.order.values() {
-            let Some(pooled) = self.requests.get_mut(name).filter(|pooled| !pooled.proposed) else { continue };
+            let Some(pooled) = self.requests.get_mut(name).filter(|pooled| !pooled.proposed) else {
+                continue;
+            };
             let length = synod_core::batch_bytes(&pooled.request.batch);
             if !taken.is_empty() && bytes + length > bytes_max {
                 break;

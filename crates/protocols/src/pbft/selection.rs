@@ -60,15 +60,9 @@ pub(super) fn choose(view_changes: &[&ViewChange], quorums: Quorums, rules: Rule
     Some(Beginning { stable, selection })
 }
 
-fn choose_at(
-    at: Index,
-    view_changes: &[&ViewChange],
-    quorums: Quorums,
-    rules: Rules,
-) -> Option<Digest> {
+fn choose_at(at: Index, view_changes: &[&ViewChange], quorums: Quorums, rules: Rules) -> Option<Digest> {
     // Every view change counts here: none knows a stable checkpoint beyond the one from which the new view begins.
-    let prepared: Vec<Option<&Claim>> =
-        view_changes.iter().map(|it| claim_at(&it.prepared, at)).collect();
+    let prepared: Vec<Option<&Claim>> = view_changes.iter().map(|it| claim_at(&it.prepared, at)).collect();
     let candidates: BTreeSet<(View, Digest)> =
         prepared.iter().flatten().map(|claim| (claim.view, claim.digest)).collect();
     for (view, digest) in candidates.iter().rev() {
@@ -147,7 +141,8 @@ mod tests {
     #[test]
     fn gaps_are_filled() {
         let (a, c) = (claim(1, 0, "a"), claim(3, 0, "c"));
-        let all = [says(1, &[a, c], &[a, c]), says(2, &[a, c], &[a, c]), says(3, &[], &[a, c]), says(4, &[], &[])];
+        let all =
+            [says(1, &[a, c], &[a, c]), says(2, &[a, c], &[a, c]), says(3, &[], &[a, c]), says(4, &[], &[])];
         let null = Proposal::null().digest();
         assert_eq!(chosen(&all), Some(vec![a.digest, null, c.digest]));
         let lone = [says(1, &[a], &[a]), says(2, &[], &[]), says(3, &[], &[])];

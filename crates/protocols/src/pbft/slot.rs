@@ -62,7 +62,8 @@ impl Slot {
 
     /// How many agreed to this in this view, the primary apart.
     pub(super) fn prepares(&self, view: View, digest: Digest, primary: NodeId) -> usize {
-        let counts = |(from, said): &(&NodeId, &(View, Digest))| **from != primary && **said == (view, digest);
+        let counts =
+            |(from, said): &(&NodeId, &(View, Digest))| **from != primary && **said == (view, digest);
         self.prepares.iter().filter(counts).count()
     }
 

@@ -158,7 +158,9 @@ impl Pbft {
         let covered = snapshots.covered().map_or(Index::ZERO, |(at, _)| at);
         snapshots.attested.retain(|at, said| *at >= covered && !said.is_empty());
         let Some(saved) = snapshots.saved.as_mut() else { return };
-        let (Some(sum), Some(said)) = (saved.sum, snapshots.attested.get(&saved.base.point.at)) else { return };
+        let (Some(sum), Some(said)) = (saved.sum, snapshots.attested.get(&saved.base.point.at)) else {
+            return;
+        };
         let own = saved.base.attested(sum);
         let same = said.iter().filter(|(_, (state, _))| *state == own);
         let proof: Vec<(NodeId, Signature)> =

@@ -175,7 +175,8 @@ impl Pbft {
     fn beginning_of(&self, new_view: &NewView) -> Option<Beginning> {
         let signers: BTreeSet<NodeId> = new_view.view_changes.iter().map(|it| it.replica).collect();
         let primary = self.primary_of(new_view.view);
-        let signers = if self.has(Mutant::RepeatedSigner) { new_view.view_changes.len() } else { signers.len() };
+        let signers =
+            if self.has(Mutant::RepeatedSigner) { new_view.view_changes.len() } else { signers.len() };
         if signers != new_view.view_changes.len()
             || signers > self.voters.len()
             || !self.keys.verify(primary, Subject::NewView, new_view.digest(), &new_view.signature)

@@ -504,7 +504,8 @@ mod tests {
     /// A number that could overflow a sum is refused where it enters.
     #[test]
     fn numbers_out_of_bounds_are_refused() {
-        let prepare = Message::Prepare { view: View(NUMBER_MAX + 1), at: Index(1), digest: Digest::default() };
+        let prepare =
+            Message::Prepare { view: View(NUMBER_MAX + 1), at: Index(1), digest: Digest::default() };
         assert!(Message::decode_all(prepare.to_bytes()).is_err());
         let fetch = Message::Fetch { from: Index(u64::MAX), content: Content::Digests };
         assert!(Message::decode_all(fetch.to_bytes()).is_err());

@@ -61,7 +61,9 @@ impl Served for Pbft {
             };
             public.insert(id, *key);
         }
-        if let Some(stranger) = by_name.keys().find(|name| !settings.initial_cluster.members.contains_key(*name)) {
+        if let Some(stranger) =
+            by_name.keys().find(|name| !settings.initial_cluster.members.contains_key(*name))
+        {
             return Err(ConfigError::new(format!(
                 "{}: {stranger} is no member of --initial-cluster",
                 file.display()
@@ -70,9 +72,8 @@ impl Served for Pbft {
         let keys = Keys::new(told.cluster, told.me, secret, &public).map_err(|wrong| {
             ConfigError::new(format!("--pbft-key and --pbft-peers-keys={}: {wrong}", file.display()))
         })?;
-        keys.cover(told.founders.voters.iter().copied()).map_err(|wrong| {
-            ConfigError::new(format!("--pbft-peers-keys={}: {wrong}", file.display()))
-        })?;
+        keys.cover(told.founders.voters.iter().copied())
+            .map_err(|wrong| ConfigError::new(format!("--pbft-peers-keys={}: {wrong}", file.display())))?;
         let options = Options {
             view_timeout: settings.election_timeout * 2,
             heartbeat: settings.heartbeat * 2,

@@ -37,7 +37,8 @@ pub fn write_secret(path: &Path, secret: &[u8; 32]) -> std::io::Result<()> {
 /// The file of public keys.
 #[must_use]
 pub fn public_text(keys: &BTreeMap<String, [u8; 32]>) -> String {
-    let mut text = "# The public keys of all members, the same file for each. See `synod keygen`.\n".to_owned();
+    let mut text =
+        "# The public keys of all members, the same file for each. See `synod keygen`.\n".to_owned();
     for (name, key) in keys {
         let _ = writeln!(text, "{name} {}", hex(key));
     }
@@ -92,7 +93,10 @@ pub fn read_public(path: &Path) -> Result<BTreeMap<String, [u8; 32]>, ConfigErro
 
 fn read(path: &Path, what: &str) -> Result<String, ConfigError> {
     let wrong = |why: &str| {
-        ConfigError::new(format!("{}: {what} cannot be read: {why}; `synod keygen` makes both files", path.display()))
+        ConfigError::new(format!(
+            "{}: {what} cannot be read: {why}; `synod keygen` makes both files",
+            path.display()
+        ))
     };
     let metadata = fs::metadata(path).map_err(|error| wrong(&error.to_string()))?;
     if !metadata.is_file() || metadata.len() > FILE_BYTES_MAX {

@@ -6,8 +6,8 @@ use std::time::Duration;
 use synod_check::verdict::Level;
 use synod_core::{Index, NodeId, Rng, Role};
 use synod_protocols::pbft::{
-    Certificate, Digest, Keys, Message, NewView, Options, Pbft, Point, Proposal, Request, Sealed,
-    Signature, Subject, View, ViewChange, digest,
+    Certificate, Digest, Keys, Message, NewView, Options, Pbft, Point, Proposal, Request, Sealed, Signature,
+    Subject, View, ViewChange, digest,
 };
 use synod_sim::byzantine::{Heard, Lie};
 use synod_sim::family::Family;
@@ -85,72 +85,72 @@ impl Family for PbftFamily {
 
 /// What a liar says instead.
 fn bend(message: &Message, lie: &Lie<'_, Sealed>, keys: &Keys, rng: &mut Rng) -> Option<Message> {
-        Some(match message {
-            Message::PrePrepare { view, at, proposal } => {
-                let proposal = Arc::new(another(proposal, lie.heard, rng)?);
-                Message::PrePrepare { view: *view, at: *at, proposal }
-            }
-            Message::Prepare { view, at, digest } => {
-                let (view, at, digest) = agreed(*view, *at, *digest, lie, rng);
-                Message::Prepare { view, at, digest }
-            }
-            Message::Commit { view, at, digest } => {
-                let (view, at, digest) = agreed(*view, *at, *digest, lie, rng);
-                Message::Commit { view, at, digest }
-            }
-            Message::Request(request) => {
-                // In another's name, or changed on the way.
-                let origin = if rng.chance(0.5) { lie.to } else { request.origin };
-                let number = request.number + rng.below(3);
-                let batch = request.batch.iter().skip(1).cloned().collect();
-                Message::Request(Arc::new(Request::received(origin, number, batch, request.signature)))
-            }
-            Message::Checkpoint { point, .. } => {
-                let at = Index(point.at.0 + rng.below(2) * 1_000);
-                let history = if rng.chance(0.7) { fancy(rng) } else { point.history };
-                let point = Point { at, history };
-                let signature = keys.sign(Subject::Checkpoint, point.digest());
-                Message::Checkpoint { point, signature }
-            }
-            Message::Stable(certificate) => Message::Stable(Arc::new(forged(certificate, lie.from, rng))),
-            Message::Saved { at, .. } => {
-                let state = fancy(rng);
-                Message::Saved { at: *at, state, signature: keys.sign(Subject::Saved, state) }
-            }
-            Message::ViewChange(said) => Message::ViewChange(Arc::new(bend_view_change(said, lie, rng))),
-            Message::NewView(new_view) => Message::NewView(Arc::new(bend_new_view(new_view, lie, rng))),
-            Message::Status(progress) => {
-                let mut progress = *progress;
-                progress.executed = Index(progress.executed.0.saturating_add(rng.below(200)));
-                progress.stable = Index(progress.stable.0.saturating_sub(rng.below(50)));
-                progress.view = View(progress.view.0 + rng.below(3));
-                Message::Status(progress)
-            }
-            Message::Decided { from, digests, proposals } => {
-                let mut proposals = proposals.clone();
-                for proposal in &mut proposals {
-                    if rng.chance(0.5)
-                        && let Some(other) = another(proposal, lie.heard, rng)
-                    {
-                        *proposal = Arc::new(other);
-                    }
+    Some(match message {
+        Message::PrePrepare { view, at, proposal } => {
+            let proposal = Arc::new(another(proposal, lie.heard, rng)?);
+            Message::PrePrepare { view: *view, at: *at, proposal }
+        }
+        Message::Prepare { view, at, digest } => {
+            let (view, at, digest) = agreed(*view, *at, *digest, lie, rng);
+            Message::Prepare { view, at, digest }
+        }
+        Message::Commit { view, at, digest } => {
+            let (view, at, digest) = agreed(*view, *at, *digest, lie, rng);
+            Message::Commit { view, at, digest }
+        }
+        Message::Request(request) => {
+            // In another's name, or changed on the way.
+            let origin = if rng.chance(0.5) { lie.to } else { request.origin };
+            let number = request.number + rng.below(3);
+            let batch = request.batch.iter().skip(1).cloned().collect();
+            Message::Request(Arc::new(Request::received(origin, number, batch, request.signature)))
+        }
+        Message::Checkpoint { point, .. } => {
+            let at = Index(point.at.0 + rng.below(2) * 1_000);
+            let history = if rng.chance(0.7) { fancy(rng) } else { point.history };
+            let point = Point { at, history };
+            let signature = keys.sign(Subject::Checkpoint, point.digest());
+            Message::Checkpoint { point, signature }
+        }
+        Message::Stable(certificate) => Message::Stable(Arc::new(forged(certificate, lie.from, rng))),
+        Message::Saved { at, .. } => {
+            let state = fancy(rng);
+            Message::Saved { at: *at, state, signature: keys.sign(Subject::Saved, state) }
+        }
+        Message::ViewChange(said) => Message::ViewChange(Arc::new(bend_view_change(said, lie, rng))),
+        Message::NewView(new_view) => Message::NewView(Arc::new(bend_new_view(new_view, lie, rng))),
+        Message::Status(progress) => {
+            let mut progress = *progress;
+            progress.executed = Index(progress.executed.0.saturating_add(rng.below(200)));
+            progress.stable = Index(progress.stable.0.saturating_sub(rng.below(50)));
+            progress.view = View(progress.view.0 + rng.below(3));
+            Message::Status(progress)
+        }
+        Message::Decided { from, digests, proposals } => {
+            let mut proposals = proposals.clone();
+            for proposal in &mut proposals {
+                if rng.chance(0.5)
+                    && let Some(other) = another(proposal, lie.heard, rng)
+                {
+                    *proposal = Arc::new(other);
                 }
-                // With contents that fit the lie, or with names alone that the other liars tell, too.
-                let digests = digests.iter().enumerate().map(|(place, digest)| match proposals.get(place) {
-                    Some(proposal) => proposal.digest(),
-                    None if rng.chance(0.5) => Proposal::null().digest(),
-                    None => *digest,
-                });
-                let digests = digests.collect();
-                Message::Decided { from: *from, digests, proposals }
             }
-            Message::Fetched { at, proposal } => {
-                Message::Fetched { at: *at, proposal: Arc::new(another(proposal, lie.heard, rng)?) }
-            }
-            Message::Fetch { .. } | Message::FetchProposal { .. } | Message::InstallSnapshot { .. } => {
-                return None;
-            }
-        })
+            // With contents that fit the lie, or with names alone that the other liars tell, too.
+            let digests = digests.iter().enumerate().map(|(place, digest)| match proposals.get(place) {
+                Some(proposal) => proposal.digest(),
+                None if rng.chance(0.5) => Proposal::null().digest(),
+                None => *digest,
+            });
+            let digests = digests.collect();
+            Message::Decided { from: *from, digests, proposals }
+        }
+        Message::Fetched { at, proposal } => {
+            Message::Fetched { at: *at, proposal: Arc::new(another(proposal, lie.heard, rng)?) }
+        }
+        Message::Fetch { .. } | Message::FetchProposal { .. } | Message::InstallSnapshot { .. } => {
+            return None;
+        }
+    })
 }
 
 /// Another proposal that could stand in this one's place: fewer requests, or those of somebody else. Whoever made them
