@@ -3,6 +3,7 @@
 //! Without a subcommand it runs the demo. Started under the name `etcd` (a link to it), it takes etcd's
 //! command line as it is.
 
+mod bench;
 mod check;
 mod contract;
 mod demo;
@@ -35,6 +36,7 @@ enum Command {
     Simulate(simulate::Options),
     Contract(contract::Options),
     Keygen(keygen::Options),
+    Bench(bench::Options),
     /// Run one member of a cluster; takes etcd's flags (see `synod serve --help`)
     #[command(disable_help_flag = true)]
     Serve {
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
     match Cli::parse().command.unwrap_or_else(|| Command::Demo(demo::Options::default())) {
         Command::Demo(options) => demo::run(&options),
         Command::Keygen(options) => keygen::run(&options),
+        Command::Bench(options) => bench::run(&options),
         Command::Simulate(options) => simulate::run(&options),
         Command::Contract(options) => contract::run(&options),
         Command::Check(args) => check::run(args).unwrap_or_else(|wrong| {
