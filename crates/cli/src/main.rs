@@ -6,6 +6,7 @@
 mod bench;
 mod check;
 mod contract;
+mod ctl;
 mod demo;
 mod keygen;
 mod logging;
@@ -17,12 +18,14 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// Run, break and prove consensus: a replicated key-value store that etcd's clients can use.
 #[derive(Parser)]
 #[command(name = "synod", version, about, long_about = None)]
 struct Cli {
+    #[command(flatten)]
+    target: ctl::Target,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -37,6 +40,18 @@ enum Command {
     Contract(contract::Options),
     Keygen(keygen::Options),
     Bench(bench::Options),
+    #[command(flatten)]
+    Client(ctl::Command),
+    /// Write completions for a shell to standard output
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Write man pages, one for each command, into a folder
+    Man {
+        /// The folder
+        folder: std::path::PathBuf,
+    },
     /// Run one member of a cluster; takes etcd's flags (see `synod serve --help`)
     #[command(disable_help_flag = true)]
     Serve {
@@ -53,10 +68,18 @@ fn main() -> ExitCode {
         let flags: Vec<String> = words[1..].iter().map(|word| word.to_string_lossy().into_owned()).collect();
         return serve::run(serve::Name::Etcd, &flags);
     }
-    match Cli::parse().command.unwrap_or_else(|| Command::Demo(demo::Options::default())) {
+    let cli = Cli::parse();
+    match cli.command.unwrap_or_else(|| Command::Demo(demo::Options::default())) {
         Command::Demo(options) => demo::run(&options),
         Command::Keygen(options) => keygen::run(&options),
         Command::Bench(options) => bench::run(&options),
+        Command::Bench(options) => bench::run(&cli.target, &options),
+        Command::Client(command) => ctl::run(&cli.target, &command),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "synod", &mut std::io::stdout());
+            ExitCode::SUCCESS
+        }
+        Command::Man { folder } => man(&folder),
         Command::Simulate(options) => simulate::run(&options),
         Command::Contract(options) => contract::run(&options),
         Command::Check(args) => check::run(args).unwrap_or_else(|wrong| {
@@ -64,5 +87,18 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }),
         Command::Serve { flags } => serve::run(serve::Name::Synod, &flags),
+    }
+}
+
+/// A page for the program and for each of its commands.
+fn man(folder: &Path) -> ExitCode {
+    let written =
+        std::fs::create_dir_all(folder).and_then(|()| clap_mangen::generate_to(Cli::command(), folder));
+    match written {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("synod man: cannot write into {}: {error}", folder.display());
+            ExitCode::FAILURE
+        }
     }
 }

@@ -11,7 +11,7 @@ use synod_api::Method;
 use synod_api::etcdserverpb as pb;
 use tempfile::TempDir;
 
-use crate::drive::call;
+use crate::client::call;
 use crate::process::{Usage, usage};
 
 /// How long a cluster may take to serve.
@@ -118,8 +118,10 @@ impl Cluster {
         let folder = tempfile::Builder::new().prefix("bench-").tempdir_in(folder)?;
         let held: Vec<TcpListener> =
             (0..2 * count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
-        let ports: Vec<u16> =
-            held.iter().map(|listener| listener.local_addr().map(|at| at.port())).collect::<Result<_, _>>()?;
+        let ports: Vec<u16> = held
+            .iter()
+            .map(|listener| listener.local_addr().map(|at| at.port()))
+            .collect::<Result<_, _>>()?;
         drop(held);
         let list: Vec<String> =
             (0..count).map(|i| format!("m{i}=http://127.0.0.1:{}", ports[2 * i + 1])).collect();

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -14,8 +15,9 @@ use serde_json::{Value, json};
 use synod_api::Method;
 use synod_api::etcdserverpb as pb;
 
+use crate::client::{Client, call};
 use crate::cluster::{Cluster, Contender};
-use crate::drive::{call, fill, run};
+use crate::drive::{fill, run};
 use crate::plan::{End, Kind, Pace, Plan};
 use crate::process::usage;
 use crate::report::Report;
@@ -95,7 +97,12 @@ fn goal(row: &str, figure: &str) -> Option<f64> {
 
 /// All experiments, in order; names begin with what they are about.
 fn rows() -> Vec<Row> {
-    let closed = |kind, connections, streams, value_bytes| Experiment::Closed { kind, connections, streams, value_bytes };
+    let closed = |kind, connections, streams, value_bytes| Experiment::Closed {
+        kind,
+        connections,
+        streams,
+        value_bytes,
+    };
     let row = |name: &str, members, experiment| Row { name: name.to_owned(), members, experiment };
     let mut rows = vec![
         row("put", 3, closed(Kind::Put, 20, 50, 256)),
@@ -117,8 +124,16 @@ fn rows() -> Vec<Row> {
     }
     for (connections, streams) in [(1, 10), (10, 10), (100, 100)] {
         let clients = connections * streams;
-        rows.push(row(&format!("scale: put, {clients} clients"), 3, closed(Kind::Put, connections, streams, 256)));
-        rows.push(row(&format!("scale: get, {clients} clients"), 3, closed(Kind::Get, connections, streams, 256)));
+        rows.push(row(
+            &format!("scale: put, {clients} clients"),
+            3,
+            closed(Kind::Put, connections, streams, 256),
+        ));
+        rows.push(row(
+            &format!("scale: get, {clients} clients"),
+            3,
+            closed(Kind::Get, connections, streams, 256),
+        ));
     }
     for bytes in [16, 4096, 65_536, 1 << 20] {
         let streams = if bytes > 100_000 { 1 } else { 10 };
@@ -211,7 +226,8 @@ pub async fn compare(options: &Options, mut say: impl FnMut(&str)) -> Result<Res
                             results.note(&row.name, *at, figures);
                         }
                         Err(error) => {
-                            let failure = format!("round {round}: {}: {}: {error:#}", contender.name, row.name);
+                            let failure =
+                                format!("round {round}: {}: {}: {error:#}", contender.name, row.name);
                             say(&failure);
                             results.failures.push(failure);
                             drop(cluster);
@@ -225,7 +241,12 @@ pub async fn compare(options: &Options, mut say: impl FnMut(&str)) -> Result<Res
     Ok(results)
 }
 
-async fn experiment(cluster: &mut Cluster, row: &Row, options: &Options, etcd_put: f64) -> Result<Vec<Figure>> {
+async fn experiment(
+    cluster: &mut Cluster,
+    row: &Row,
+    options: &Options,
+    etcd_put: f64,
+) -> Result<Vec<Figure>> {
     let figure = |name, unit, better, value| Figure { name, unit, better, value };
     match row.experiment {
         Experiment::Closed { kind, connections, streams, value_bytes } => {
@@ -236,7 +257,12 @@ async fn experiment(cluster: &mut Cluster, row: &Row, options: &Options, etcd_pu
                 figures.push(figure("cpu", "us", Better::Less, cpu.as_nanos() as f64 / 1e3));
             }
             for (name, percent) in [("p50", 50.0), ("p99", 99.0)] {
-                figures.push(figure(name, "us", Better::Less, micros(report.outcome.meter.percentile(percent))));
+                figures.push(figure(
+                    name,
+                    "us",
+                    Better::Less,
+                    micros(report.outcome.meter.percentile(percent)),
+                ));
             }
             Ok(figures)
         }
@@ -313,7 +339,8 @@ async fn plan(
 ) -> Result<Plan> {
     let leader = cluster.endpoints()[cluster.leader().await?];
     let keys = if value_bytes > 10_000 { 200 } else { 10_000 };
-    if matches!(kind, Kind::Get | Kind::SerializableGet | Kind::Mixed { .. } | Kind::Range { .. } | Kind::Txn) {
+    if matches!(kind, Kind::Get | Kind::SerializableGet | Kind::Mixed { .. } | Kind::Range { .. } | Kind::Txn)
+    {
         fill(leader, keys, 16, value_bytes).await?;
     }
     Ok(Plan {
@@ -330,7 +357,8 @@ async fn plan(
 
 /// Runs a plan, with what the members used in its measured part: the warm-up is a run of its own, before.
 async fn measured(cluster: &Cluster, plan: &Plan) -> Result<Report> {
-    let warm = Plan { warmup: Duration::ZERO, end: End { after: plan.warmup, requests: u64::MAX }, ..plan.clone() };
+    let warm =
+        Plan { warmup: Duration::ZERO, end: End { after: plan.warmup, requests: u64::MAX }, ..plan.clone() };
     run(&warm, |_| {}).await?;
     let before = cluster.usage()?;
     let plan = Plan { warmup: Duration::ZERO, ..plan.clone() };
@@ -380,7 +408,10 @@ async fn with_keys(cluster: &mut Cluster, keys: u64) -> Result<Vec<Figure>> {
     }
     let put = pb::PutRequest { key: Bytes::from_static(b"first"), ..pb::PutRequest::default() };
     while call::<pb::PutResponse>(endpoint, Method::Put, &put).await.is_err() {
-        anyhow::ensure!(started.elapsed() < Duration::from_secs(180), "no write three minutes after the restart");
+        anyhow::ensure!(
+            started.elapsed() < Duration::from_secs(180),
+            "no write three minutes after the restart"
+        );
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let restart = started.elapsed();
@@ -397,7 +428,9 @@ async fn with_keys(cluster: &mut Cluster, keys: u64) -> Result<Vec<Figure>> {
 
 /// Reads a whole snapshot and throws it away.
 async fn snapshot(endpoint: std::net::SocketAddr) -> Result<()> {
-    crate::drive::drain(endpoint, Method::Snapshot, &pb::SnapshotRequest::default()).await
+    let mut client = Client::connect(&[endpoint], Vec::new()).await?;
+    let request = pb::SnapshotRequest::default();
+    Ok(client.stream(Method::Snapshot, &request, |_: pb::SnapshotResponse| ControlFlow::Continue(())).await?)
 }
 
 fn median(values: &[f64]) -> f64 {
@@ -435,13 +468,15 @@ impl Results {
             for figure in measured {
                 let _ = write!(out, "| {row} | {} ({}) |", figure.figure, figure.unit);
                 for values in &figure.values {
-                    let (low, high) = values.iter().fold((f64::MAX, f64::MIN), |(low, high), value| {
-                        (low.min(*value), high.max(*value))
-                    });
+                    let (low, high) = values
+                        .iter()
+                        .fold((f64::MAX, f64::MIN), |(low, high), value| (low.min(*value), high.max(*value)));
                     let digits = usize::from(median(values) < 100.0);
                     let _ = match values.is_empty() {
                         true => write!(out, " failed |"),
-                        false => write!(out, " {:.digits$} ({low:.digits$} to {high:.digits$}) |", median(values)),
+                        false => {
+                            write!(out, " {:.digits$} ({low:.digits$} to {high:.digits$}) |", median(values))
+                        }
                     };
                 }
                 let ratio = figure.ratio();
@@ -520,7 +555,9 @@ mod tests {
         let mut results =
             Results { contenders: vec!["ours".into(), "old".into(), "new".into()], ..Results::default() };
         let figure = |name, better, value| Figure { name, unit: "/s", better, value };
-        for (at, rate, cpu) in [(0, 60.0, 2.0), (0, 62.0, 2.0), (0, 90.0, 2.0), (1, 8.0, 10.0), (2, 10.0, 40.0)] {
+        for (at, rate, cpu) in
+            [(0, 60.0, 2.0), (0, 62.0, 2.0), (0, 90.0, 2.0), (1, 8.0, 10.0), (2, 10.0, 40.0)]
+        {
             let figures = vec![figure("rate", Better::More, rate), figure("cpu", Better::Less, cpu)];
             results.note("put", at, figures);
         }

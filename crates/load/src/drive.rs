@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use bytes::Bytes;
-use prost::Message;
 use synod_api::Method;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -47,7 +46,11 @@ impl Line {
     }
 
     /// Reads what there is; whether anything was.
-    pub(crate) fn poll_read(&mut self, context: &mut Context<'_>, heard: &mut impl FnMut(Heard<'_>)) -> Result<bool> {
+    pub(crate) fn poll_read(
+        &mut self,
+        context: &mut Context<'_>,
+        heard: &mut impl FnMut(Heard<'_>),
+    ) -> Result<bool> {
         let mut buffer = ReadBuf::new(&mut self.scratch);
         match Pin::new(&mut self.socket).poll_read(context, &mut buffer)? {
             Poll::Pending => Ok(false),
@@ -68,39 +71,6 @@ impl Line {
         }
         Ok(())
     }
-}
-
-/// One unary call on a connection of its own.
-///
-/// # Errors
-/// When there is no answer, or it is a failure; in the server's words.
-pub async fn call<M: Message + Default>(endpoint: SocketAddr, method: Method, request: &impl Message) -> Result<M> {
-    let mut line = Line::connect(endpoint).await?;
-    line.wire.begin(&framed(method, request), 0, Wants::Answer);
-    let mut answer = None;
-    let answered = poll_fn(|context| -> Poll<Result<()>> {
-        loop {
-            if let Err(error) = line.poll_write(context) {
-                return Poll::Ready(Err(error));
-            }
-            let mut heard = |heard: Heard<'_>| {
-                if let Heard::Ended { failure, message, .. } = heard {
-                    answer = Some(failure.map_or(Ok(message), Err));
-                }
-            };
-            match line.poll_read(context, &mut heard) {
-                Ok(_) if answer.is_some() => return Poll::Ready(Ok(())),
-                Ok(true) => {}
-                Ok(false) => return Poll::Pending,
-                Err(error) => return Poll::Ready(Err(error)),
-            }
-        }
-    });
-    tokio::time::timeout(Duration::from_secs(60), answered)
-        .await
-        .map_err(|_| anyhow!("{endpoint} did not answer {} in a minute", method.name()))??;
-    let message = answer.unwrap_or_else(|| Err("no answer".to_owned())).map_err(|why| anyhow!(why))?;
-    Ok(M::decode(&message[..])?)
 }
 
 /// What all connections of a run share.
@@ -407,37 +377,4 @@ fn several(keys: std::ops::Range<u64>, key_bytes: usize, value: &Bytes) -> Ask {
     };
     let op = |key| pb::RequestOp { request: Some(pb::request_op::Request::RequestPut(put(key))) };
     framed(Method::Txn, &pb::TxnRequest { success: keys.map(op).collect(), ..pb::TxnRequest::default() })
-}
-
-/// A call with many answers, read to its end and thrown away.
-///
-/// # Errors
-/// When it fails, in the server's words.
-pub async fn drain(endpoint: SocketAddr, method: Method, request: &impl Message) -> Result<()> {
-    let mut line = Line::connect(endpoint).await?;
-    line.wire.begin(&framed(method, request), 0, Wants::End);
-    let mut ended = None;
-    poll_fn(|context| -> Poll<Result<()>> {
-        loop {
-            if let Err(error) = line.poll_write(context) {
-                return Poll::Ready(Err(error));
-            }
-            let mut heard = |heard: Heard<'_>| {
-                if let Heard::Ended { failure, .. } = heard {
-                    ended = Some(failure);
-                }
-            };
-            match line.poll_read(context, &mut heard) {
-                Err(error) => return Poll::Ready(Err(error)),
-                Ok(_) if ended.is_some() => return Poll::Ready(Ok(())),
-                Ok(true) => {}
-                Ok(false) => return Poll::Pending,
-            }
-        }
-    })
-    .await?;
-    match ended {
-        Some(Some(why)) => Err(anyhow!(why)),
-        _ => Ok(()),
-    }
 }

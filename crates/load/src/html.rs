@@ -43,7 +43,8 @@ fn escape(text: &str) -> String {
 fn plot(points: &[(f64, f64)], across: &[(f64, String)], up: &[(f64, String)]) -> String {
     let x = |at: f64| LEFT + at * (WIDTH - LEFT - 20.0);
     let y = |at: f64| HEIGHT - BOTTOM - at * (HEIGHT - BOTTOM - 20.0);
-    let mut out = format!("<svg width=\"{WIDTH}\" height=\"{HEIGHT}\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\">");
+    let mut out =
+        format!("<svg width=\"{WIDTH}\" height=\"{HEIGHT}\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\">");
     for (at, word) in up {
         let (left, right, level) = (x(0.0), x(1.0), y(*at));
         let _ = write!(
@@ -65,7 +66,11 @@ fn plot(points: &[(f64, f64)], across: &[(f64, String)], up: &[(f64, String)]) -
         );
     }
     let line: Vec<String> = points.iter().map(|(a, b)| format!("{:.1},{:.1}", x(*a), y(*b))).collect();
-    let _ = write!(out, "<polyline fill=\"none\" stroke=\"#2a7\" stroke-width=\"2\" points=\"{}\"/></svg>", line.join(" "));
+    let _ = write!(
+        out,
+        "<polyline fill=\"none\" stroke=\"#2a7\" stroke-width=\"2\" points=\"{}\"/></svg>",
+        line.join(" ")
+    );
     out
 }
 

@@ -13,6 +13,7 @@
 //! | `workload` | requests: which keys, which values, which method |
 //! | `wire` | one HTTP/2 connection of many streams, without a socket |
 //! | `drive` | connections and their sockets: closed and open loops |
+//! | `client` | one call at a time, for commands |
 //! | `watch` | watchers, and how late their events come |
 //! | `pace` | a clock that wakes in time |
 //! | `measure` | histograms, and a second-by-second account |
@@ -21,6 +22,7 @@
 //! | `compare` | both side by side, in turn, with ratios |
 //! | `report`, `html` | results as text, JSON and a page with plots |
 
+pub mod client;
 pub mod cluster;
 pub mod compare;
 pub mod drive;

@@ -27,7 +27,8 @@ pub struct Meter {
 
 impl Default for Meter {
     fn default() -> Self {
-        let latencies = Histogram::new_with_bounds(1, LATENCY_MAX_NS, 3).expect("three digits fit these bounds");
+        let latencies =
+            Histogram::new_with_bounds(1, LATENCY_MAX_NS, 3).expect("three digits fit these bounds");
         Meter { latencies, seconds: Vec::new(), errors: BTreeMap::new(), dropped: 0, bytes: 0 }
     }
 }

@@ -74,8 +74,10 @@ impl Report {
             self.outcome.elapsed.as_secs_f64(),
             self.rate()
         );
-        let told: Vec<String> =
-            PERCENTILES.iter().map(|percent| format!("p{percent} {}", short(meter.percentile(*percent)))).collect();
+        let told: Vec<String> = PERCENTILES
+            .iter()
+            .map(|percent| format!("p{percent} {}", short(meter.percentile(*percent))))
+            .collect();
         let max = Duration::from_nanos(meter.latencies.max());
         let _ = writeln!(out, "  latency: {}, max {}", told.join(", "), short(max));
         if let Some(cpu) = self.cpu_per_request() {

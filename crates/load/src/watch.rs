@@ -114,7 +114,13 @@ pub async fn run(plan: &WatchPlan) -> Result<WatchOutcome> {
             drop(all);
             let meter = std::mem::take(&mut state.meter);
             let lost = expected.saturating_sub(meter.succeeded());
-            Ok(WatchOutcome { elapsed: state.last.saturating_duration_since(began), meter, puts, lost, creating })
+            Ok(WatchOutcome {
+                elapsed: state.last.saturating_duration_since(began),
+                meter,
+                puts,
+                lost,
+                creating,
+            })
         })
         .await
 }
@@ -160,9 +166,8 @@ async fn listen(
         range_end: end.into(),
         ..pb::WatchCreateRequest::default()
     };
-    let request = pb::WatchRequest {
-        request_union: Some(pb::watch_request::RequestUnion::CreateRequest(create)),
-    };
+    let request =
+        pb::WatchRequest { request_union: Some(pb::watch_request::RequestUnion::CreateRequest(create)) };
     let ask = framed(Method::Watch, &request);
     let (mut begun, mut created) = (0, 0);
     poll_fn(|context| -> Poll<Result<()>> {

@@ -63,6 +63,8 @@ pub(crate) struct Wire {
     /// Requests that wait for windows.
     waiting: VecDeque<(u32, Bytes, bool)>,
     owed: u32,
+    /// Fields that every request carries beside the usual ones.
+    metadata: Vec<(String, String)>,
 }
 
 struct Slot {
@@ -85,8 +87,7 @@ struct Meaning {
 impl Wire {
     pub(crate) fn new(authority: String) -> Wire {
         let mut out = BytesMut::from(&PREFACE[..]);
-        let settings =
-            [(setting::ENABLE_PUSH, 0), (setting::INITIAL_WINDOW_SIZE, WINDOW_MAX as u32)];
+        let settings = [(setting::ENABLE_PUSH, 0), (setting::INITIAL_WINDOW_SIZE, WINDOW_MAX as u32)];
         frame::put_settings(&mut out, &settings);
         frame::put_window_update(&mut out, 0, (WINDOW_MAX - WINDOW) as u32);
         Wire {
@@ -104,7 +105,13 @@ impl Wire {
             streams_max: usize::MAX,
             waiting: VecDeque::new(),
             owed: 0,
+            metadata: Vec::new(),
         }
+    }
+
+    /// Every request from now on says this, too; names in lower case.
+    pub(crate) fn set_metadata(&mut self, metadata: Vec<(String, String)>) {
+        self.metadata = metadata;
     }
 
     /// Calls under way.
@@ -135,6 +142,9 @@ impl Wire {
         self.put_field(":authority", &authority);
         self.put_field("content-type", "application/grpc");
         self.put_field("te", "trailers");
+        for (name, value) in &self.metadata {
+            put_literal(&mut self.out, name.as_bytes(), value.as_bytes());
+        }
         let length = (self.out.len() - start - HEAD) as u32;
         self.out[start..start + 3].copy_from_slice(&length.to_be_bytes()[1..]);
         let slot = Slot {
@@ -241,7 +251,12 @@ impl Wire {
         Ok(used)
     }
 
-    fn on_frame(&mut self, head: Head, payload: &[u8], heard: &mut impl FnMut(Heard<'_>)) -> Result<(), String> {
+    fn on_frame(
+        &mut self,
+        head: Head,
+        payload: &[u8],
+        heard: &mut impl FnMut(Heard<'_>),
+    ) -> Result<(), String> {
         match head.kind {
             kind::DATA => self.on_data(head, payload, heard)?,
             kind::HEADERS if !head.has(flag::END_HEADERS) => {
@@ -266,7 +281,9 @@ impl Wire {
                             self.stream_window += more;
                             self.streams.values_mut().for_each(|slot| slot.window += more);
                         }
-                        setting::HEADER_TABLE_SIZE if (value as usize) < TABLE_SIZE => self.may_remember = false,
+                        setting::HEADER_TABLE_SIZE if (value as usize) < TABLE_SIZE => {
+                            self.may_remember = false
+                        }
                         setting::MAX_CONCURRENT_STREAMS => self.streams_max = value as usize,
                         _ => {}
                     }
@@ -296,7 +313,12 @@ impl Wire {
         Ok(())
     }
 
-    fn on_data(&mut self, head: Head, payload: &[u8], heard: &mut impl FnMut(Heard<'_>)) -> Result<(), String> {
+    fn on_data(
+        &mut self,
+        head: Head,
+        payload: &[u8],
+        heard: &mut impl FnMut(Heard<'_>),
+    ) -> Result<(), String> {
         self.owed += head.length as u32;
         let data = frame::unpadded(head, payload).ok_or("more padding than payload")?;
         let Some(slot) = self.streams.get_mut(&head.stream) else { return Ok(()) };
@@ -320,7 +342,12 @@ impl Wire {
         Ok(())
     }
 
-    fn on_headers(&mut self, head: Head, payload: &[u8], heard: &mut impl FnMut(Heard<'_>)) -> Result<(), String> {
+    fn on_headers(
+        &mut self,
+        head: Head,
+        payload: &[u8],
+        heard: &mut impl FnMut(Heard<'_>),
+    ) -> Result<(), String> {
         let mut block = frame::unpadded(head, payload).ok_or("more padding than payload")?;
         if head.has(flag::PRIORITY) {
             block = block.get(5..).ok_or("HEADERS is too short")?;
@@ -396,7 +423,9 @@ mod tests {
         let mut wire = Wire::new("localhost:1".to_owned());
         wire.out.clear();
         let mut decoder = Decoder::default();
-        for (round, method) in [Method::Put, Method::Range, Method::Put, Method::Txn, Method::Range].into_iter().enumerate() {
+        for (round, method) in
+            [Method::Put, Method::Range, Method::Put, Method::Txn, Method::Range].into_iter().enumerate()
+        {
             wire.begin(&Ask { method, framed: Bytes::from_static(b"\0\0\0\0\0") }, 0, Wants::End);
             let head = Head::read(&wire.out).unwrap();
             assert_eq!((head.kind, head.flags), (kind::HEADERS, flag::END_HEADERS));

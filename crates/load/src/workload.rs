@@ -256,7 +256,10 @@ mod tests {
         let plan = Plan { value_bytes: 300, ..Plan::default() };
         for kind in [Kind::Put, Kind::Get, Kind::SerializableGet] {
             let ask = Workload::new(&Plan { kind, ..plan.clone() }, 3).next();
-            assert_eq!(u32::from_be_bytes(ask.framed[1..5].try_into().unwrap()) as usize, ask.framed.len() - 5);
+            assert_eq!(
+                u32::from_be_bytes(ask.framed[1..5].try_into().unwrap()) as usize,
+                ask.framed.len() - 5
+            );
             let message = &ask.framed[5..];
             if kind == Kind::Put {
                 let put = pb::PutRequest::decode(message).unwrap();

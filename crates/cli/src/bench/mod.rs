@@ -3,7 +3,7 @@
 mod compare;
 
 use std::fs;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::Ordering::Relaxed;
@@ -17,6 +17,8 @@ use synod_load::process::usage;
 use synod_load::report::{Report, short};
 use synod_load::watch::{self, WatchPlan};
 use synod_load::{drive, html};
+
+use crate::ctl;
 
 /// Measure how fast a store answers, and what it costs
 #[derive(Args)]
@@ -48,9 +50,6 @@ enum Word {
 
 #[derive(Args)]
 struct Target {
-    /// Where the store is; several are used in turn
-    #[arg(long, value_delimiter = ',', default_value = "127.0.0.1:2379", env = "ETCDCTL_ENDPOINTS")]
-    endpoints: Vec<String>,
     /// Connections
     #[arg(long, default_value_t = 20)]
     connections: usize,
@@ -126,7 +125,7 @@ struct Watch {
 }
 
 /// Runs the command.
-pub(crate) fn run(options: &Options) -> ExitCode {
+pub(crate) fn run(cluster: &ctl::Target, options: &Options) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -136,8 +135,8 @@ pub(crate) fn run(options: &Options) -> ExitCode {
     };
     let outcome = runtime.block_on(async {
         match &options.what {
-            What::Load(load) => run_load(load).await,
-            What::Watch(watch) => run_watch(watch).await,
+            What::Load(load) => run_load(cluster, load).await,
+            What::Watch(watch) => run_watch(cluster, watch).await,
             What::Compare(options) => compare::run(options).await,
         }
     });
@@ -147,19 +146,9 @@ pub(crate) fn run(options: &Options) -> ExitCode {
     })
 }
 
-/// The addresses behind words like `localhost:2379` or `http://10.0.0.1:2379`.
-fn addresses(words: &[String]) -> Result<Vec<SocketAddr>> {
-    let one = |word: &String| {
-        if word.starts_with("https://") {
-            bail!("{word}: TLS is not supported by synod bench; give an http:// endpoint");
-        }
-        let bare = word.trim().trim_start_matches("http://").trim_end_matches('/');
-        let mut found = bare
-            .to_socket_addrs()
-            .with_context(|| format!("--endpoints: '{word}' is not HOST:PORT, or its host is unknown"))?;
-        found.next().ok_or_else(|| anyhow!("--endpoints: {word} has no address"))
-    };
-    words.iter().map(one).collect()
+/// The addresses of all endpoints: connections go to them in turn.
+fn addresses(target: &ctl::Target) -> Result<Vec<SocketAddr>> {
+    target.endpoints.iter().map(|word| ctl::address(word)).collect()
 }
 
 fn seconds(flag: &str, value: f64) -> Result<Duration> {
@@ -181,7 +170,7 @@ fn choice(word: &str) -> Result<Choice> {
     })
 }
 
-async fn run_load(load: &Load) -> Result<ExitCode> {
+async fn run_load(cluster: &ctl::Target, load: &Load) -> Result<ExitCode> {
     let kind = match load.kind {
         Word::Put => Kind::Put,
         Word::Get => Kind::Get,
@@ -192,7 +181,7 @@ async fn run_load(load: &Load) -> Result<ExitCode> {
         Word::Lease => Kind::Lease,
     };
     let plan = Plan {
-        endpoints: addresses(&load.target.endpoints)?,
+        endpoints: addresses(cluster)?,
         connections: load.target.connections,
         streams: load.streams,
         kind,
@@ -269,9 +258,9 @@ fn progress(plan: &Plan) -> ProgressBar {
     ProgressBar::new(whole).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
-async fn run_watch(options: &Watch) -> Result<ExitCode> {
+async fn run_watch(cluster: &ctl::Target, options: &Watch) -> Result<ExitCode> {
     let plan = WatchPlan {
-        endpoints: addresses(&options.target.endpoints)?,
+        endpoints: addresses(cluster)?,
         watchers: options.watchers,
         connections: options.target.connections,
         after: seconds("seconds", options.target.seconds)?,
@@ -293,8 +282,14 @@ async fn run_watch(options: &Watch) -> Result<ExitCode> {
         );
     } else {
         println!("{} watchers, created in {}", plan.watchers, short(outcome.creating));
-        println!("  {} puts, {} events: {rate:.0} events/s, {} lost", outcome.puts, meter.succeeded(), outcome.lost);
-        let told = [50.0, 99.0, 99.9].map(|percent| format!("p{percent} {}", short(meter.percentile(percent))));
+        println!(
+            "  {} puts, {} events: {rate:.0} events/s, {} lost",
+            outcome.puts,
+            meter.succeeded(),
+            outcome.lost
+        );
+        let told =
+            [50.0, 99.0, 99.9].map(|percent| format!("p{percent} {}", short(meter.percentile(percent))));
         println!("  delivery: {}", told.join(", "));
     }
     Ok(if outcome.lost == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
