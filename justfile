@@ -85,3 +85,11 @@ partitions:
 fuzz target seconds="60":
     mkdir -p fuzz/target/grown/{{target}}
     cargo fuzz run -s none {{target}} fuzz/target/grown/{{target}} fuzz/corpus/{{target}} -- -max_total_time={{seconds}} -timeout=10
+
+# Side by side with a real etcd: `just compare /usr/bin/etcd`; everything into docs/compare.md and docs/compare.json.
+compare +etcd:
+    bench/compare {{etcd}}
+
+# etcd's own end-to-end tests that need neither TLS nor auth, against our binary. Needs Debian's golang-etcd-server-dev, golang-go, etcd-client.
+e2e-etcd:
+    bench/e2e-etcd

@@ -250,7 +250,7 @@ impl Run {
         let Some(schedule) = &mut self.schedule else {
             while room(&self.line.wire) {
                 let token = now.duration_since(self.start).as_nanos() as u64;
-                self.line.wire.begin(&self.workload.next(), token, Wants::End);
+                self.line.wire.begin(&self.workload.ask(), token, Wants::End);
             }
             return Ok(());
         };
@@ -266,7 +266,7 @@ impl Run {
             && let Some(intended) = schedule.backlog.pop_front()
         {
             let token = intended.saturating_duration_since(self.start).as_nanos() as u64;
-            self.line.wire.begin(&self.workload.next(), token, Wants::End);
+            self.line.wire.begin(&self.workload.ask(), token, Wants::End);
         }
         schedule.alarm.wake_at(schedule.next.min(self.shared.end), context)?;
         Ok(())

@@ -106,7 +106,7 @@ impl Workload {
     }
 
     /// The next request.
-    pub fn next(&mut self) -> Ask {
+    pub fn ask(&mut self) -> Ask {
         match self.kind {
             Kind::Put => self.put(),
             Kind::Get => self.get(false),
@@ -255,7 +255,7 @@ mod tests {
     fn requests_by_hand_are_right() {
         let plan = Plan { value_bytes: 300, ..Plan::default() };
         for kind in [Kind::Put, Kind::Get, Kind::SerializableGet] {
-            let ask = Workload::new(&Plan { kind, ..plan.clone() }, 3).next();
+            let ask = Workload::new(&Plan { kind, ..plan.clone() }, 3).ask();
             assert_eq!(
                 u32::from_be_bytes(ask.framed[1..5].try_into().unwrap()) as usize,
                 ask.framed.len() - 5

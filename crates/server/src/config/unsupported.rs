@@ -128,8 +128,9 @@ pub(super) const UNSUPPORTED: &[Flag] = &[
     only("discovery-user", &[""], DISCOVERY),
     only("discovery-password", &[""], DISCOVERY),
     // Checks and observation.
-    never("initial-corrupt-check", CORRUPTION),
-    never("experimental-initial-corrupt-check", CORRUPTION),
+    // True either way: a start verifies the checksum of every record and of the whole snapshot before anything is served.
+    Flag { kind: Kind::Switch, ..only("initial-corrupt-check", &["false", "true"], CORRUPTION) },
+    Flag { kind: Kind::Switch, ..only("experimental-initial-corrupt-check", &["false", "true"], CORRUPTION) },
     only("corrupt-check-time", &["0s", "0"], CORRUPTION),
     only("experimental-corrupt-check-time", &["0s", "0"], CORRUPTION),
     never("compact-hash-check-enabled", CORRUPTION),

@@ -34,7 +34,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::{Abortable, Aborted};
+use futures_util::future::Abortable;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use http::Response;
 use http_body::{Body as HttpBody, Frame};
@@ -192,10 +192,9 @@ impl<B: Backend, C: Fn(u32, Call, Bytes) -> F, F: Future<Output = Answer>> Drive
             any = true;
         }
         while let Poll::Ready(Some(frame)) = self.bodies.poll_next_unpin(context) {
-            match frame {
-                Ok((stream, body, frame)) => self.connection.on_frame(stream, body, frame),
-                // The client reset the stream; its body is gone with it.
-                Err(Aborted) => {}
+            // Otherwise the client reset the stream; its body is gone with it.
+            if let Ok((stream, body, frame)) = frame {
+                self.connection.on_frame(stream, body, frame);
             }
             any = true;
         }

@@ -112,7 +112,7 @@ impl<B: Backend> Service<B> {
             let voters: Vec<_> = members.iter().filter(|member| !member.is_learner).collect();
             let started = voters.iter().filter(|member| has_started(member)).count();
             // The new one does not run yet, and counts from the moment it is in.
-            if voters.len() > 1 && started < (voters.len() + 1) / 2 + 1 {
+            if voters.len() > 1 && started < voters.len().div_ceil(2) + 1 {
                 return Err(status::not_enough_started());
             }
         }
