@@ -76,7 +76,6 @@ fn main() -> ExitCode {
     match cli.command.unwrap_or_else(|| Command::Demo(demo::Options::default())) {
         Command::Demo(options) => demo::run(&options),
         Command::Keygen(options) => keygen::run(&options),
-        Command::Bench(options) => bench::run(&options),
         Command::Bench(options) => bench::run(&cli.target, &options),
         Command::Client(command) => ctl::run(&cli.target, &command),
         Command::Completions { shell } => {
