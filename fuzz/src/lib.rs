@@ -7,6 +7,7 @@
 //!
 //! `just fuzz TARGET SECONDS` runs one; `cargo run --example seeds` writes the binary part of the corpus anew.
 
+pub mod http2;
 pub mod importers;
 pub mod messages;
 pub mod storage;
