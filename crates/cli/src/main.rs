@@ -20,10 +20,6 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-#[cfg(feature = "mimalloc")]
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Run, break and prove consensus: a replicated key-value store that etcd's clients can use.
 #[derive(Parser)]
 #[command(name = "synod", version, about, long_about = None)]
