@@ -351,8 +351,12 @@ fn start_chores(settings: &Settings, node: &Node, ready: oneshot::Sender<()>) ->
     };
     let mut chores = JoinSet::new();
     let (publisher, addresses) = (node.clone(), texts(&settings.listen_clients).join(","));
+    let name = settings.name.clone();
     chores.spawn(async move {
         if chores::publish(&publisher, attributes).await {
+            // Scripts and tests that start an etcd wait for these words.
+            tracing::info!(name, "published this member to the cluster");
+            tracing::info!(version = crate::ETCD_VERSION, "enabled capabilities for version");
             tracing::info!(address = addresses, "ready to serve client requests");
             // Nobody may wait for it.
             let _ = ready.send(());
