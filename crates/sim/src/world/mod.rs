@@ -423,7 +423,11 @@ impl<F: Family> World<F> {
             return;
         }
         if node.failing {
-            let down = node.end.down;
+            let mut down = node.end.down;
+            if self.steward.is_some() {
+                // Whoever starts a process that stops again and again leaves it alone for a while.
+                down = down.max(Duration::from_secs(60));
+            }
             self.counts.stopped += 1;
             self.recorder.note(self.now, Some(id), || What::Fault(format!("stops: {error}")));
             self.crash(id, Some(Loss::Everything), down);

@@ -103,6 +103,7 @@ impl<F: Family> World<F> {
         let now = self.now;
         self.events.push(now + ROUND, Event::Steward);
         self.switch_off_the_dismissed(&mut steward);
+        self.switch_off_what_fails(&mut steward);
         let lost = self.out_of_order();
         steward.since.retain(|(id, _)| lost.contains(id));
         for id in lost {
@@ -130,6 +131,18 @@ impl<F: Family> World<F> {
             self.with(leader, |replica, now| replica.reconfigure(now, changes));
         }
         self.steward = Some(steward);
+    }
+
+    /// A machine whose disk fails, and on which nobody counts, would start and stop for ever: it is switched off.
+    fn switch_off_what_fails(&mut self, steward: &mut Steward) {
+        let voters = self.voters();
+        let fails = |node: &&super::Node<F>| node.health == Health::Fine && node.disk.is_failing();
+        let failing: Vec<NodeId> = self.nodes.iter().filter(fails).map(|node| node.id).collect();
+        for id in failing.into_iter().filter(|id| !voters.contains(id)) {
+            steward.retired += 1;
+            self.take_down(id);
+            self.node(id).health = Health::Dead("its disk fails".to_owned());
+        }
     }
 
     /// A machine that never belonged to the cluster.
