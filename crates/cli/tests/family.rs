@@ -32,6 +32,7 @@ macro_rules! family {
 }
 
 family! {
+    primary_backup "primary-backup" &[("after-loss", "serve")],
     raft "raft" &[],
 }
 

@@ -67,6 +67,9 @@ pub enum Delivery {
     },
     /// The machine becomes this snapshot's state; the next delivery follows `snapshot.at`.
     Restore(SnapshotRef),
+    /// The machine becomes this snapshot's state, which lies ahead, but in another history: some of what was delivered is
+    /// taken back. Only a protocol that may lose decisions says this: asynchronous primary-backup, after a failover.
+    Replace(SnapshotRef),
     /// Every delivery after `at` is taken back; the next one follows `at`. Only a protocol whose deliveries are probable
     /// and not certain says this ([`Protocol::settled`]): proof of work, after a reorganisation deeper than it waited.
     Rewind {
@@ -219,6 +222,11 @@ impl<P: Protocol> Output<P> {
     /// Makes the machine become this snapshot's state.
     pub fn restore(&mut self, snapshot: SnapshotRef) {
         self.deliveries.push(Delivery::Restore(snapshot));
+    }
+
+    /// Makes the machine become this snapshot's state, of another history: see [`Delivery::Replace`].
+    pub fn replace(&mut self, snapshot: SnapshotRef) {
+        self.deliveries.push(Delivery::Replace(snapshot));
     }
 
     /// Takes back every delivery after `at`, which must not lie below what is [settled](Protocol::settled).

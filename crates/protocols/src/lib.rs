@@ -3,6 +3,7 @@
 //! All implement [`synod_core::Protocol`]: inputs and the time come in, records, messages, deliveries and
 //! answers go out. Floor 1: this crate imports the core alone.
 
+pub mod backup;
 mod flow;
 pub mod pbft;
 pub mod raft;

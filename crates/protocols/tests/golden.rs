@@ -5,6 +5,7 @@
 
 use std::path::Path;
 
+use synod_protocols::backup::{self, PrimaryBackup};
 use synod_protocols::pbft::{self, Pbft};
 use synod_protocols::raft::{Options, Raft};
 use synod_sim::script::{Order, check_folder};
@@ -21,4 +22,19 @@ fn raft() {
 fn pbft() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/pbft");
     assert!(check_folder::<Pbft>(&folder, Order::Total, pbft::Options::set) >= 14);
+}
+
+/// Every trace of synchronous primary-backup happens as it is written.
+#[test]
+fn primary_backup() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/primary-backup");
+    assert!(check_folder::<PrimaryBackup>(&folder, Order::Total, backup::Options::set) >= 16);
+}
+
+/// Every trace of asynchronous primary-backup happens as it is written; what a failover loses was applied, and is not
+/// any more, so positions are not compared.
+#[test]
+fn primary_backup_async() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/primary-backup-async");
+    assert!(check_folder::<PrimaryBackup>(&folder, Order::Causal, backup::Options::set) >= 5);
 }

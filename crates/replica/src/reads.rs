@@ -45,6 +45,11 @@ impl Reads {
         self.fences.remove(&fence).unwrap_or_default()
     }
 
+    /// All reads that wait for something to be applied: history has changed, and they will not see it.
+    pub(crate) fn take_fenced(&mut self) -> Vec<ReadId> {
+        std::mem::take(&mut self.fenced).into_values().flatten().collect()
+    }
+
     /// The reads that may be served with everything up to `applied` in place.
     pub(crate) fn readable(&mut self, applied: Index) -> Vec<ReadId> {
         let mut readable = Vec::new();

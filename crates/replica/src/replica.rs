@@ -342,7 +342,7 @@ impl<P: Protocol, M: Machine> Replica<P, M> {
     /// were durable already.
     fn let_out<W: World<P, M>>(&mut self, now: Time, world: &mut W) {
         let restored = self.out.deliveries.iter().rev().find_map(|delivery| match delivery {
-            Delivery::Restore(snapshot) => Some(snapshot.clone()),
+            Delivery::Restore(snapshot) | Delivery::Replace(snapshot) => Some(snapshot.clone()),
             _ => None,
         });
         if let Some(snapshot) = restored {
@@ -476,6 +476,16 @@ impl<P: Protocol, M: Machine> Replica<P, M> {
                     let merged = self.machine.merge(&snapshot, at).map_err(failed)?;
                     self.saving = Some(at);
                     world.save(at, merged);
+                }
+                Delivery::Replace(snapshot) => {
+                    let at = snapshot.at;
+                    self.machine.restore(&snapshot).map_err(|source| RestoreFailed { at, source })?;
+                    self.machine.taken_back();
+                    self.applied = at;
+                    // What they were to see is gone.
+                    for read in self.reads.take_fenced() {
+                        world.unreadable(read, Refusal::LeaderChanged);
+                    }
                 }
                 Delivery::Rewind { at } => self.rewind(at)?,
                 Delivery::Freeze { at } => {

@@ -73,6 +73,12 @@ pub trait Family: Sized + 'static {
         Clocks::Free
     }
 
+    /// Whether this replica says that decided writes may have been lost. Where decisions are [revocable](Finality::Revocable), a
+    /// loss that nobody admits is a violation.
+    fn admits_loss(_protocol: &Self::Protocol) -> bool {
+        true
+    }
+
     /// Role and term, if there is a cheap way to tell them.
     fn standing(protocol: &Self::Protocol) -> (Role, u64) {
         let status = protocol.status();

@@ -84,7 +84,7 @@ pub enum WatchOutput {
 }
 
 /// Why watchers are gone after a rewind.
-pub const TAKEN_BACK: &str = "synod: a reorganisation took back what was applied, and events that this watch was told may be \
+pub const TAKEN_BACK: &str = "synod: a reorganisation or a failover took back what was applied, and events that this watch was told may be \
      void: read again, then watch from the revision of that read";
 
 /// The bytes of events that wait on a stream before its watchers have to catch up from the history later. A batch is

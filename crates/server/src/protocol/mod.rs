@@ -4,6 +4,7 @@
 //! protocol for people, is [`Served`]: a name, flags of its own, which numbers of members make sense and how many of them may be lost,
 //! who keeps house, what it cannot give. Nothing else in this crate names a protocol.
 
+mod backup;
 mod chosen;
 mod pbft;
 pub mod pbft_keys;
@@ -151,7 +152,8 @@ pub(crate) type Serve = for<'a> fn(
 ) -> Pin<Box<dyn Future<Output = Result<(), MemberError>> + 'a>>;
 
 /// Every protocol that this program can run; the first is the default.
-pub static FAMILY: &[Kin] = &[kin::<protocols::raft::Raft>(), kin::<protocols::pbft::Pbft>()];
+pub static FAMILY: &[Kin] =
+    &[kin::<protocols::raft::Raft>(), kin::<protocols::pbft::Pbft>(), kin::<protocols::backup::PrimaryBackup>()];
 
 const fn kin<P: Served>() -> Kin {
     Kin {

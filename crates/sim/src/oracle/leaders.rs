@@ -32,6 +32,12 @@ impl Leaders {
         }
     }
 
+    /// The newest term that had a leader; 0 when none had.
+    #[must_use]
+    pub fn newest(&self) -> u64 {
+        self.by_term.last_key_value().map_or(0, |(term, _)| *term)
+    }
+
     /// How many terms had a leader.
     #[must_use]
     pub fn count(&self) -> usize {

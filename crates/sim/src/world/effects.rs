@@ -8,7 +8,7 @@ use super::node::End;
 use super::outside::Effects;
 use super::{Body, Event, MessageOf, World};
 use crate::client::{Ended, Waiting};
-use crate::family::Family;
+use crate::family::{Family, Finality};
 use crate::faults::FaultKind;
 use crate::machine::mix;
 use crate::network::{Fate, Form, NODES_MAX};
@@ -52,6 +52,18 @@ impl<F: Family> World<F> {
         let changed = (role, term) != (running.role, running.term);
         (running.role, running.term) = (role, term);
         let is_liar = self.plan.liars.contains(&id);
+        // Where decisions may be revoked, a primary decides alone: once another leads, it must not decide any more.
+        let newest = self.leaders.newest();
+        if role == Role::Primary
+            && term < newest
+            && !self.trail.is_empty()
+            && F::finality(&self.plan.options) == Finality::Revocable
+        {
+            self.broken((
+                "fencing",
+                format!("{id:?} goes on deciding in term {term}, although another leads in term {newest}"),
+            ));
+        }
         let mut trail = std::mem::take(&mut self.trail);
         for applied in &trail {
             self.hash = mix(self.hash, applied.chain);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use synod_core::{Command, CommandId, NodeId, Rng, Role, Time};
 
-use super::{Calling, Health, World};
+use super::{Calling, Event, Health, World};
 use crate::disk::{Loss, SimDisk};
 use crate::family::Family;
 use crate::machine::digest;
@@ -65,6 +65,21 @@ impl<F: Family> World<F> {
     /// Clients begin nothing any more.
     pub fn hush(&mut self) {
         self.calling = Calling::No;
+    }
+
+    /// A replica that was taken down starts again.
+    pub fn bring_up(&mut self, id: NodeId) {
+        self.node(id).held_down = false;
+        self.events.push(self.now, Event::Start { node: id });
+    }
+
+    /// How many commands were acknowledged, and how many of them this replica's state lacks.
+    #[must_use]
+    pub fn acknowledged(&self, at: NodeId) -> (usize, usize) {
+        let running = self.nodes[at.0 as usize - 1].running.as_ref();
+        let seen = running.and_then(|running| running.replica.machine().seen.as_ref());
+        let lacks = |id: &CommandId| seen.is_some_and(|seen| !seen.contains(id));
+        (self.ledger.acknowledged().count(), self.ledger.acknowledged().filter(lacks).count())
     }
 
     /// Nothing goes between two replicas any more.

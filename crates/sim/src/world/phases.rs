@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use synod_core::{NodeId, Time};
+use synod_core::{Members, NodeId, Role, Time};
 
 use super::{Calling, Counts, Event, Health, Loss, World};
 use crate::client::{Ended, Record};
@@ -163,10 +163,20 @@ impl<F: Family> World<F> {
     }
 
     pub(super) fn voters(&self) -> Vec<NodeId> {
-        match self.ledger.members() {
+        match self.ledger.members().or(self.primary_members().as_ref()) {
             Some(members) => members.all().filter(|id| members.is_voter(*id)).collect(),
             None => (1..=self.plan.nodes).map(NodeId).collect(),
         }
+    }
+
+    /// Where positions say nothing, the members are those that the newest primary goes by, if there is such a thing.
+    fn primary_members(&self) -> Option<Members> {
+        if self.ledger.judging() != Judging::Sets {
+            return None;
+        }
+        let running = self.nodes.iter().filter_map(|node| node.running.as_ref());
+        let primaries = running.filter(|running| running.role == Role::Primary);
+        primaries.max_by_key(|running| running.term).map(|running| running.replica.status().members)
     }
 
     /// Whether a machine may be asked to be of use: neither it nor its disk is lost.
@@ -297,9 +307,13 @@ impl<F: Family> World<F> {
     /// done is among them, unless the protocol may take it back: then it is counted.
     fn compare_sets(&mut self, core: &[NodeId]) {
         let mut differ = None;
+        let voters = self.voters();
+        let has_primary = self.primary_members().is_some();
+        let counts = |id: &NodeId| !has_primary || voters.contains(id);
         for _ in 0..QUIET_TRIES_MAX {
             let machines: Vec<_> = core
                 .iter()
+                .filter(|id| counts(id))
                 .filter_map(|id| Some((*id, self.nodes[id.0 as usize - 1].running.as_ref()?)))
                 .map(|(id, running)| (id, running.replica.machine()))
                 .collect();
@@ -312,7 +326,13 @@ impl<F: Family> World<F> {
                     None => 0,
                 };
                 self.counts.revoked += lost as u64;
-                if lost > 0 && F::finality(&self.plan.options) == Finality::Certain {
+                let admitted = F::finality(&self.plan.options) == Finality::Revocable
+                    && self.nodes.iter().any(|node| {
+                        node.running
+                            .as_ref()
+                            .is_some_and(|running| F::admits_loss(running.replica.protocol()))
+                    });
+                if lost > 0 && !admitted {
                     self.broken((
                         "durability",
                         format!("{first:?} lacks {lost} acknowledged commands in the end"),

@@ -6,9 +6,11 @@
 //!
 //! [`Family`]: synod_sim::family::Family
 
+mod backup;
 mod pbft;
 mod raft;
 
+pub(crate) use backup::BackupFamily;
 pub(crate) use pbft::PbftFamily;
 pub(crate) use raft::RaftFamily;
 
@@ -16,6 +18,7 @@ pub(crate) use raft::RaftFamily;
 macro_rules! each_family {
     ($then:ident) => {
         $then! {
+            backup: BackupFamily,
             raft: RaftFamily,
             pbft: PbftFamily,
         }

@@ -1,0 +1,106 @@
+//! Primary-backup, as the simulator sees it: synchronous and asynchronous in one family, because a seed draws which.
+
+use std::time::Duration;
+
+use synod_check::verdict::Level;
+use synod_core::{Rng, Role};
+use synod_protocols::backup::{AfterLoss, Body, Mutant, Options, PrimaryBackup, Replication, ViewNumber};
+use synod_sim::family::{Clocks, Family, Finality, LogEntry};
+use synod_sim::machine::mix;
+use synod_sim::script::Order;
+
+/// Primary-backup with whatever options a seed draws.
+pub(crate) struct BackupFamily;
+
+impl Family for BackupFamily {
+    type Protocol = PrimaryBackup;
+    const NAME: &'static str = "primary-backup";
+    const ORDER: Order = Order::Total;
+    const LEVEL: Level = Level::Linearizable;
+
+    fn level(options: &Options) -> Level {
+        match options.replication {
+            Replication::Sync => Level::Linearizable,
+            // What a failover loses was seen, and is seen no more.
+            Replication::Async => Level::Eventual,
+        }
+    }
+
+    fn finality(options: &Options) -> Finality {
+        match options.replication {
+            Replication::Sync => Finality::Certain,
+            Replication::Async => Finality::Revocable,
+        }
+    }
+
+    fn options(rng: &mut Rng) -> Options {
+        let election = Duration::from_millis([150, 300, 500, 1000, 1000, 2000][rng.below(6) as usize]);
+        let heartbeat = election / [3, 5, 10, 10][rng.below(4) as usize];
+        let mut options = Options::timed(heartbeat, election);
+        options.backup_timeout = heartbeat * rng.between(2, 12) as u32;
+        options.lease_reads = rng.chance(0.3);
+        if rng.chance(0.4) {
+            options.replication = Replication::Async;
+        }
+        if rng.chance(0.5) {
+            options.after_loss = AfterLoss::Serve;
+        }
+        if rng.chance(0.3) {
+            // Little of everything: windows, memory and messages at their limits.
+            options.replicate_bytes_max = rng.between(1, 2_000) as usize;
+            options.inflight_max = rng.between(1, 4) as usize;
+            options.log_bytes_max = rng.between(100, 20_000) as usize;
+            options.backlog_bytes_max = options.log_bytes_max * rng.between(2, 10) as usize;
+        }
+        options
+    }
+
+    fn set(options: &mut Options, name: &str, value: &str) -> bool {
+        options.set(name, value)
+    }
+
+    fn mutants() -> Vec<(&'static str, &'static str)> {
+        Mutant::ALL.iter().map(|mutant| (mutant.name(), mutant.story().trim())).collect()
+    }
+
+    fn election_timeout(options: &Options) -> Duration {
+        options.election_timeout + options.election_jitter
+    }
+
+    fn admits_loss(protocol: &PrimaryBackup) -> bool {
+        protocol.view().loss > ViewNumber(0)
+    }
+
+    fn standing(protocol: &PrimaryBackup) -> (Role, u64) {
+        protocol.standing()
+    }
+
+    fn log(protocol: &PrimaryBackup, entries: &mut Vec<LogEntry>) {
+        if protocol.view().replication == Replication::Async || protocol.view().loss > ViewNumber(0) {
+            return; // Whose log is complete, and for how long, is not promised.
+        }
+        entries.extend(protocol.entries().map(|(at, entry)| {
+            let mut digest = entry.view.0;
+            match &entry.body {
+                Body::Batch(batch) => {
+                    for command in batch.iter() {
+                        digest = mix(mix(digest, command.id.origin.0), command.id.number);
+                    }
+                }
+                Body::Begin(members) => {
+                    digest = members.all().fold(mix(digest, 1), |digest, node| mix(digest, node.0));
+                }
+            }
+            LogEntry { at, term: entry.view.0, digest }
+        }));
+    }
+
+    fn clocks(options: &Options) -> Clocks {
+        if !options.lease_reads && options.replication == Replication::Sync {
+            return Clocks::Free;
+        }
+        // The lease is shorter than the timeout by `clock_drift_max`: clocks may differ by that share.
+        let share = options.clock_drift_max.as_secs_f64() / options.election_timeout.as_secs_f64();
+        Clocks::Bounded((share * 900_000.0) as u32)
+    }
+}
