@@ -152,8 +152,11 @@ pub(crate) type Serve = for<'a> fn(
 ) -> Pin<Box<dyn Future<Output = Result<(), MemberError>> + 'a>>;
 
 /// Every protocol that this program can run; the first is the default.
-pub static FAMILY: &[Kin] =
-    &[kin::<protocols::raft::Raft>(), kin::<protocols::pbft::Pbft>(), kin::<protocols::backup::PrimaryBackup>()];
+pub static FAMILY: &[Kin] = &[
+    kin::<protocols::raft::Raft>(),
+    kin::<protocols::pbft::Pbft>(),
+    kin::<protocols::backup::PrimaryBackup>(),
+];
 
 const fn kin<P: Served>() -> Kin {
     Kin {
