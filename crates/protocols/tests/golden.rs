@@ -28,7 +28,7 @@ fn pbft() {
 #[test]
 fn primary_backup() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/primary-backup");
-    assert!(check_folder::<PrimaryBackup>(&folder, Order::Total, backup::Options::set) >= 16);
+    assert!(check_folder::<PrimaryBackup>(&folder, Order::Total, backup::Options::set) >= 15);
 }
 
 /// Every trace of asynchronous primary-backup happens as it is written; what a failover loses was applied, and is not

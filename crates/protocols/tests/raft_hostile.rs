@@ -143,7 +143,9 @@ fn hostile_inputs_never_panic() {
                         assert!(snapshot.at > delivered, "seed {seed}: the state never goes back");
                         delivered = snapshot.at;
                     }
-                    Delivery::Rewind { .. } => panic!("seed {seed}: Raft takes nothing back"),
+                    Delivery::Rewind { .. } | Delivery::Replace(_) => {
+                        panic!("seed {seed}: Raft takes nothing back")
+                    }
                     Delivery::Stamped { .. } | Delivery::Merge { .. } => {
                         panic!("seed {seed}: Raft has one order, and needs no stamps")
                     }
