@@ -4,4 +4,5 @@
 //! answers go out. Floor 1: this crate imports the core alone.
 
 mod flow;
+pub mod multipaxos;
 pub mod raft;

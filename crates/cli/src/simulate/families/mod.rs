@@ -6,8 +6,10 @@
 //!
 //! [`Family`]: synod_sim::family::Family
 
+mod multipaxos;
 mod raft;
 
+pub(crate) use multipaxos::MultiPaxosFamily;
 pub(crate) use raft::RaftFamily;
 
 /// Calls another macro with every row.
@@ -15,6 +17,7 @@ macro_rules! each_family {
     ($then:ident) => {
         $then! {
             raft: RaftFamily,
+            multipaxos: MultiPaxosFamily,
         }
     };
 }
