@@ -5,6 +5,7 @@
 
 use std::path::Path;
 
+use synod_protocols::multipaxos;
 use synod_protocols::raft::{Options, Raft};
 use synod_sim::script::{Order, check_folder};
 
@@ -13,4 +14,12 @@ use synod_sim::script::{Order, check_folder};
 fn raft() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/raft");
     assert!(check_folder::<Raft>(&folder, Order::Total, Options::set) >= 15);
+}
+
+/// Every Multi-Paxos trace happens as it is written.
+#[test]
+fn multipaxos() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/multipaxos");
+    let set = multipaxos::Options::set;
+    assert!(check_folder::<multipaxos::MultiPaxos>(&folder, Order::Total, set) >= 20);
 }
