@@ -5,6 +5,7 @@
 //! who keeps house, what it cannot give. Nothing else in this crate names a protocol.
 
 mod chosen;
+mod multipaxos;
 mod raft;
 
 use std::future::Future;
@@ -149,7 +150,8 @@ pub(crate) type Serve = for<'a> fn(
 ) -> Pin<Box<dyn Future<Output = Result<(), MemberError>> + 'a>>;
 
 /// Every protocol that this program can run; the first is the default.
-pub static FAMILY: &[Kin] = &[kin::<protocols::raft::Raft>()];
+pub static FAMILY: &[Kin] =
+    &[kin::<protocols::raft::Raft>(), kin::<protocols::multipaxos::MultiPaxos>()];
 
 const fn kin<P: Served>() -> Kin {
     Kin {
