@@ -150,8 +150,7 @@ pub(crate) type Serve = for<'a> fn(
 ) -> Pin<Box<dyn Future<Output = Result<(), MemberError>> + 'a>>;
 
 /// Every protocol that this program can run; the first is the default.
-pub static FAMILY: &[Kin] =
-    &[kin::<protocols::raft::Raft>(), kin::<protocols::multipaxos::MultiPaxos>()];
+pub static FAMILY: &[Kin] = &[kin::<protocols::raft::Raft>(), kin::<protocols::multipaxos::MultiPaxos>()];
 
 const fn kin<P: Served>() -> Kin {
     Kin {
