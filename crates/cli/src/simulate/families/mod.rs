@@ -12,6 +12,10 @@ mod raft;
 
 pub(crate) use backup::BackupFamily;
 pub(crate) use pbft::PbftFamily;
+mod multipaxos;
+mod raft;
+
+pub(crate) use multipaxos::MultiPaxosFamily;
 pub(crate) use raft::RaftFamily;
 
 /// Calls another macro with every row.
@@ -21,6 +25,7 @@ macro_rules! each_family {
             backup: BackupFamily,
             raft: RaftFamily,
             pbft: PbftFamily,
+            multipaxos: MultiPaxosFamily,
         }
     };
 }
