@@ -4,5 +4,6 @@
 //! answers go out. Floor 1: this crate imports the core alone.
 
 mod flow;
+pub mod paxos;
 pub mod pbft;
 pub mod raft;

@@ -22,3 +22,11 @@ fn pbft() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/pbft");
     assert!(check_folder::<Pbft>(&folder, Order::Total, pbft::Options::set) >= 14);
 }
+
+/// Every Paxos trace happens as it is written.
+#[test]
+fn paxos() {
+    use synod_protocols::paxos::{Options, Paxos};
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/paxos");
+    assert!(check_folder::<Paxos>(&folder, Order::Total, Options::set) >= 20);
+}

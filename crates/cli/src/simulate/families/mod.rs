@@ -6,9 +6,11 @@
 //!
 //! [`Family`]: synod_sim::family::Family
 
+mod paxos;
 mod pbft;
 mod raft;
 
+pub(crate) use paxos::PaxosFamily;
 pub(crate) use pbft::PbftFamily;
 pub(crate) use raft::RaftFamily;
 
@@ -18,6 +20,7 @@ macro_rules! each_family {
         $then! {
             raft: RaftFamily,
             pbft: PbftFamily,
+            paxos: PaxosFamily,
         }
     };
 }
