@@ -33,6 +33,7 @@ macro_rules! family {
 
 family! {
     raft "raft" &[],
+    paxos "paxos" &[],
 }
 
 /// Nobody of the family is left out.

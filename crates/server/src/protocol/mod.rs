@@ -5,6 +5,7 @@
 //! who keeps house, what it cannot give. Nothing else in this crate names a protocol.
 
 mod chosen;
+mod paxos;
 mod pbft;
 pub mod pbft_keys;
 mod raft;
@@ -151,7 +152,8 @@ pub(crate) type Serve = for<'a> fn(
 ) -> Pin<Box<dyn Future<Output = Result<(), MemberError>> + 'a>>;
 
 /// Every protocol that this program can run; the first is the default.
-pub static FAMILY: &[Kin] = &[kin::<protocols::raft::Raft>(), kin::<protocols::pbft::Pbft>()];
+pub static FAMILY: &[Kin] =
+    &[kin::<protocols::raft::Raft>(), kin::<protocols::pbft::Pbft>(), kin::<protocols::paxos::Paxos>()];
 
 const fn kin<P: Served>() -> Kin {
     Kin {
