@@ -6,6 +6,8 @@
 //!
 //! [`Family`]: synod_sim::family::Family
 
+#![allow(dead_code, reason = "whoever includes the table may use a part of it")]
+
 mod paxos;
 mod pbft;
 mod raft;
