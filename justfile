@@ -85,6 +85,10 @@ papers:
 partitions:
     cargo test --release -p synod-sim --test partitions -- --nocapture
 
+# How long an adversary keeps two duelling proposers from choosing anything (docs/protocols/paxos.md).
+duel:
+    cargo run --release -p synod-protocols --example duel
+
 # One fuzz target for so long (fuzz/fuzz_targets). Needs `cargo install cargo-fuzz` and a C++ compiler; no nightly.
 fuzz target seconds="60":
     mkdir -p fuzz/target/grown/{{target}}

@@ -35,6 +35,7 @@ family! {
     primary_backup "primary-backup" &[("after-loss", "serve")],
     raft "raft" &[],
     multipaxos "multipaxos" &[],
+    paxos "paxos" &[],
 }
 
 /// Nobody of the family is left out.

@@ -5,6 +5,7 @@
 
 pub mod backup;
 mod flow;
+pub mod paxos;
 pub mod pbft;
 pub mod multipaxos;
 pub mod raft;

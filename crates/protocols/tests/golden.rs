@@ -44,4 +44,10 @@ fn multipaxos() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/multipaxos");
     let set = multipaxos::Options::set;
     assert!(check_folder::<multipaxos::MultiPaxos>(&folder, Order::Total, set) >= 20);
+/// Every Paxos trace happens as it is written.
+#[test]
+fn paxos() {
+    use synod_protocols::paxos::{Options, Paxos};
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/paxos");
+    assert!(check_folder::<Paxos>(&folder, Order::Total, Options::set) >= 20);
 }

@@ -6,6 +6,7 @@
 
 mod backup;
 mod chosen;
+mod paxos;
 mod pbft;
 pub mod pbft_keys;
 mod multipaxos;
@@ -159,6 +160,8 @@ pub static FAMILY: &[Kin] = &[
     kin::<protocols::backup::PrimaryBackup>(),
 ];
 pub static FAMILY: &[Kin] = &[kin::<protocols::raft::Raft>(), kin::<protocols::multipaxos::MultiPaxos>()];
+pub static FAMILY: &[Kin] =
+    &[kin::<protocols::raft::Raft>(), kin::<protocols::pbft::Pbft>(), kin::<protocols::paxos::Paxos>()];
 
 const fn kin<P: Served>() -> Kin {
     Kin {

@@ -47,6 +47,6 @@ mod command;
 mod file;
 
 pub(crate) use cluster::show as show_packet;
-pub use cluster::{Cluster, Order};
+pub use cluster::{Cluster, Flight, Order};
 pub use command::{OptionParser, ScriptError};
 pub use file::{check_file, check_folder, replay};

@@ -32,6 +32,15 @@ impl<F: Family> World<F> {
         leading.max_by_key(|(_, running)| running.term).map(|(id, _)| id)
     }
 
+    /// One of the replicas that propose without being led, where there are such.
+    #[must_use]
+    pub fn proposer(&self, draw: u64) -> Option<NodeId> {
+        let running = self.nodes.iter().filter_map(|node| Some((node.id, node.running.as_ref()?)));
+        let proposers: Vec<NodeId> =
+            running.filter(|(_, running)| running.role == Role::Proposer).map(|(id, _)| id).collect();
+        (!proposers.is_empty()).then(|| proposers[(draw % proposers.len() as u64) as usize])
+    }
+
     /// When somebody became leader last, and in which term.
     #[must_use]
     pub fn elected(&self) -> Option<(Time, NodeId, u64)> {

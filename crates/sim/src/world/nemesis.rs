@@ -215,7 +215,8 @@ impl<F: Family> World<F> {
     }
 
     fn change_members(&mut self, draw: u64) {
-        let Some(leader) = self.leader().filter(|leader| self.paused(*leader).is_none()) else { return };
+        let asked = self.leader().or_else(|| self.proposer(draw >> 16));
+        let Some(leader) = asked.filter(|leader| self.paused(*leader).is_none()) else { return };
         let Some(running) = &self.node(leader).running else { return };
         let members = running.replica.status().members;
         let voters: Vec<NodeId> = members.voters.iter().copied().collect();

@@ -11,6 +11,13 @@ mod pbft;
 mod raft;
 
 pub(crate) use backup::BackupFamily;
+#![allow(dead_code, reason = "whoever includes the table may use a part of it")]
+
+mod paxos;
+mod pbft;
+mod raft;
+
+pub(crate) use paxos::PaxosFamily;
 pub(crate) use pbft::PbftFamily;
 mod multipaxos;
 mod raft;
@@ -26,6 +33,7 @@ macro_rules! each_family {
             raft: RaftFamily,
             pbft: PbftFamily,
             multipaxos: MultiPaxosFamily,
+            paxos: PaxosFamily,
         }
     };
 }

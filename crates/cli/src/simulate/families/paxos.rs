@@ -1,0 +1,53 @@
+//! Basic Paxos, as the simulator sees it.
+
+use std::time::Duration;
+
+use synod_check::verdict::Level;
+use synod_core::{Rng, Role};
+use synod_protocols::paxos::{Mutant, Options, Paxos};
+use synod_sim::family::Family;
+use synod_sim::script::Order;
+
+/// Paxos with whatever options a seed draws.
+pub(crate) struct PaxosFamily;
+
+impl Family for PaxosFamily {
+    type Protocol = Paxos;
+    const NAME: &'static str = "paxos";
+    const ORDER: Order = Order::Total;
+    const LEVEL: Level = Level::Linearizable;
+
+    fn options(rng: &mut Rng) -> Options {
+        let mut options =
+            Options::timed(Duration::from_millis([20, 50, 100, 100, 200][rng.below(5) as usize]));
+        options.patience = options.retry * rng.between(1, 4) as u32;
+        options.backoff_min = options.retry / rng.between(2, 40) as u32;
+        options.inflight_max = rng.between(1, 8) as usize;
+        if rng.chance(0.3) {
+            // Little of everything: memory and messages at their limits.
+            options.batch_bytes_max = rng.between(1, 500) as usize;
+            options.learn_bytes_max = rng.between(1, 2_000) as usize;
+            options.log_bytes_max = rng.between(100, 20_000) as usize;
+            options.backlog_bytes_max = options.log_bytes_max * rng.between(2, 10) as usize;
+        }
+        options
+    }
+
+    fn set(options: &mut Options, name: &str, value: &str) -> bool {
+        options.set(name, value)
+    }
+
+    fn mutants() -> Vec<(&'static str, &'static str)> {
+        Mutant::ALL.iter().map(|mutant| (mutant.name(), mutant.story().trim())).collect()
+    }
+
+    fn election_timeout(options: &Options) -> Duration {
+        // Nobody is elected; this is how long a slot may stay open before somebody else takes it up, with room for a
+        // second try.
+        options.patience * 5
+    }
+
+    fn standing(protocol: &Paxos) -> (Role, u64) {
+        protocol.standing()
+    }
+}
