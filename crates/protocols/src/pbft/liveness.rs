@@ -4,7 +4,8 @@
 //! which it became the oldest. So a primary that serves everybody but one is replaced, too. Patience doubles with every
 //! view change that brings nothing, and is as it was when something is executed.
 //!
-//! A replica that f + 1 others are ahead of does not blame the primary: first it catches up.
+//! A replica that f + 1 others are ahead of does not blame the primary while it gains ground: first it catches up. But no longer:
+//! of those f + 1, f may lie, and what the one honest other has executed cannot be learned from it alone.
 
 use synod_core::Output;
 
@@ -17,6 +18,8 @@ pub(super) enum Watched {
     Request(u64),
     /// A sequence number that was given out, behind this many executed.
     Slot(u64),
+    /// To catch up, from here.
+    Behind(u64),
 }
 
 impl Pbft {
@@ -30,9 +33,10 @@ impl Pbft {
             || self.selection.range(head.next()..).next().is_some();
         let request = self.pool.oldest().map(Watched::Request);
         let watched = request.or_else(|| open.then_some(Watched::Slot(head.0)));
+        let watched = watched.map(|it| if self.lags() { Watched::Behind(head.0) } else { it });
         if watched.is_none() {
             (self.catch_up.watched, self.view_due) = (None, None);
-        } else if watched != self.catch_up.watched || self.lags() {
+        } else if watched != self.catch_up.watched {
             self.catch_up.watched = watched;
             self.view_due = Some(self.now + self.patience);
         }
