@@ -5,7 +5,7 @@
 
 pub mod backup;
 mod flow;
+pub mod multipaxos;
 pub mod paxos;
 pub mod pbft;
-pub mod multipaxos;
 pub mod raft;

@@ -2,7 +2,6 @@
 
 #[path = "../../cli/src/simulate/families/mod.rs"]
 #[allow(unused_macros, unused_imports, dead_code, reason = "the table serves whoever includes it")]
-#[allow(dead_code, unused_macros, unused_imports, reason = "the table serves whoever includes it")]
 mod families;
 
 use std::collections::BTreeMap;

@@ -6,10 +6,10 @@
 
 mod backup;
 mod chosen;
+mod multipaxos;
 mod paxos;
 mod pbft;
 pub mod pbft_keys;
-mod multipaxos;
 mod raft;
 
 use std::future::Future;
@@ -156,12 +156,11 @@ pub(crate) type Serve = for<'a> fn(
 /// Every protocol that this program can run; the first is the default.
 pub static FAMILY: &[Kin] = &[
     kin::<protocols::raft::Raft>(),
+    kin::<protocols::multipaxos::MultiPaxos>(),
+    kin::<protocols::paxos::Paxos>(),
     kin::<protocols::pbft::Pbft>(),
     kin::<protocols::backup::PrimaryBackup>(),
 ];
-pub static FAMILY: &[Kin] = &[kin::<protocols::raft::Raft>(), kin::<protocols::multipaxos::MultiPaxos>()];
-pub static FAMILY: &[Kin] =
-    &[kin::<protocols::raft::Raft>(), kin::<protocols::pbft::Pbft>(), kin::<protocols::paxos::Paxos>()];
 
 const fn kin<P: Served>() -> Kin {
     Kin {

@@ -6,23 +6,18 @@
 //!
 //! [`Family`]: synod_sim::family::Family
 
-mod backup;
-mod pbft;
-mod raft;
-
-pub(crate) use backup::BackupFamily;
 #![allow(dead_code, reason = "whoever includes the table may use a part of it")]
 
+mod backup;
+mod multipaxos;
 mod paxos;
 mod pbft;
 mod raft;
 
+pub(crate) use backup::BackupFamily;
+pub(crate) use multipaxos::MultiPaxosFamily;
 pub(crate) use paxos::PaxosFamily;
 pub(crate) use pbft::PbftFamily;
-mod multipaxos;
-mod raft;
-
-pub(crate) use multipaxos::MultiPaxosFamily;
 pub(crate) use raft::RaftFamily;
 
 /// Calls another macro with every row.
