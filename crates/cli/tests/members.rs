@@ -187,8 +187,15 @@ fn from_one_to_two_and_back() {
     assert!(last.contains("not enough started members"), "{last}");
     put(&cluster, 0, "before");
     let new = cluster.lay_out_one_more(&QUICK);
-    call(&cluster, 0, "add", &json!({ "peerURLs": [url(&cluster, new)] })).expect("added");
+    let voter = call(&cluster, 0, "add", &json!({ "peerURLs": [url(&cluster, new)] })).expect_err("at once");
+    assert!(voter.contains("as a learner"), "{voter}");
+    put(&cluster, 0, "untouched");
+    let learner = json!({ "peerURLs": [url(&cluster, new)], "isLearner": true });
+    let added = call(&cluster, 0, "add", &learner).expect("added");
     cluster.members[new].start();
+    holds(&cluster, new, "untouched");
+    let promote = json!({ "ID": added["member"]["ID"] });
+    until("it is promoted", || call(&cluster, 0, "promote", &promote).is_ok());
     until("both serve", || (0..2).all(|member| cluster.members[member].is_healthy()));
     holds(&cluster, new, "before");
     let id = id_of(&cluster, 0, new);

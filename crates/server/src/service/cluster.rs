@@ -112,7 +112,13 @@ impl<B: Backend> Service<B> {
             let voters: Vec<_> = members.iter().filter(|member| !member.is_learner).collect();
             let started = voters.iter().filter(|member| has_started(member)).count();
             // The new one does not run yet, and counts from the moment it is in.
-            if voters.len() > 1 && started < voters.len().div_ceil(2) + 1 {
+            // A protocol may count it before the change is decided: of two, one that never ran would keep the other from deciding.
+            if voters.len() == 1 {
+                return Err(refused(
+                    "synod: add the second member as a learner (--learner), start it, and promote it: with two voters nothing is decided without both",
+                ));
+            }
+            if started < voters.len().div_ceil(2) + 1 {
                 return Err(status::not_enough_started());
             }
         }
