@@ -6,4 +6,5 @@
 pub mod backup;
 mod flow;
 pub mod pbft;
+pub mod multipaxos;
 pub mod raft;

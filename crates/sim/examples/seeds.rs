@@ -15,7 +15,20 @@ fn main() {
     let count: u64 = args.next().and_then(|word| word.parse().ok()).unwrap_or(100);
     let faults = FaultSet::parse(&args.next().unwrap_or_else(|| "all".to_owned())).unwrap();
     let nodes = args.next().and_then(|word| word.parse().ok());
-    let record = args.next().is_some();
+    let record = args.next().is_some_and(|word| word == "record");
+    match std::env::var("SYNOD_PROTOCOL").as_deref() {
+        Ok("multipaxos") => run::<families::MultiPaxosFamily>(from, count, faults, nodes, record),
+        _ => run::<families::RaftFamily>(from, count, faults, nodes, record),
+    }
+}
+
+fn run<F: synod_sim::family::Family>(
+    from: u64,
+    count: u64,
+    faults: FaultSet,
+    nodes: Option<u64>,
+    record: bool,
+) {
     let wishes = Wishes { faults, nodes, ..Wishes::default() };
     let (mut simulated, mut failed) = (0.0, 0);
     let mut by: BTreeMap<String, Vec<u64>> = BTreeMap::new();
@@ -24,7 +37,7 @@ fn main() {
     std::panic::set_hook(Box::new(|_| {}));
     for seed in from..from + count {
         let recorder = if record { Recorder::recording() } else { Recorder::default() };
-        let outcome = synod_sim::sweep::run::<families::RaftFamily>(seed, &wishes, recorder).unwrap();
+        let outcome = synod_sim::sweep::run::<F>(seed, &wishes, recorder).unwrap();
         simulated += outcome.simulated.as_secs_f64();
         decided += outcome.decided;
         answered += outcome.answered;

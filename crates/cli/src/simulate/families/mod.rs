@@ -8,10 +8,12 @@
 
 mod backup;
 mod pbft;
+mod multipaxos;
 mod raft;
 
 pub(crate) use backup::BackupFamily;
 pub(crate) use pbft::PbftFamily;
+pub(crate) use multipaxos::MultiPaxosFamily;
 pub(crate) use raft::RaftFamily;
 
 /// Calls another macro with every row.
@@ -21,6 +23,7 @@ macro_rules! each_family {
             backup: BackupFamily,
             raft: RaftFamily,
             pbft: PbftFamily,
+            multipaxos: MultiPaxosFamily,
         }
     };
 }
