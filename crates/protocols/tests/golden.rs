@@ -7,6 +7,7 @@ use std::path::Path;
 
 use synod_protocols::backup::{self, PrimaryBackup};
 use synod_protocols::pbft::{self, Pbft};
+use synod_protocols::multipaxos;
 use synod_protocols::raft::{Options, Raft};
 use synod_sim::script::{Order, check_folder};
 
@@ -37,4 +38,10 @@ fn primary_backup() {
 fn primary_backup_async() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/primary-backup-async");
     assert!(check_folder::<PrimaryBackup>(&folder, Order::Causal, backup::Options::set) >= 5);
+/// Every Multi-Paxos trace happens as it is written.
+#[test]
+fn multipaxos() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/multipaxos");
+    let set = multipaxos::Options::set;
+    assert!(check_folder::<multipaxos::MultiPaxos>(&folder, Order::Total, set) >= 20);
 }

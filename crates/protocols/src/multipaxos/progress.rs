@@ -155,13 +155,15 @@ impl Progress {
     /// again costs one message. What the peer has accepted beyond the gap is not sent again.
     pub(super) fn heartbeat_answered(&mut self, sent: Time, received: Index) {
         let Some(next) = self.next else {
-            self.next = Some(received.max(self.through).next());
+            self.next = Some(received.next());
             return;
         };
         self.inflight.retain(|last| *last > received);
         if received < next.previous() && sent > self.last_sent {
             self.inflight.clear();
-            self.next = Some(received.max(self.through).next());
+            // What it knew to be decided counted as accepted, and a crash may have made it forget that much.
+            self.through = self.through.min(received);
+            self.next = Some(received.next());
         }
     }
 }
@@ -204,5 +206,16 @@ mod tests {
         assert_eq!(peer.next, Some(Index(7)));
         peer.heartbeat_answered(Time(2), Index(4));
         assert_eq!(peer.next, Some(Index(5)));
+    }
+
+    /// A peer that a crash made forget what it knew to be decided gets it again.
+    #[test]
+    fn a_forgetful_peer_is_told_again() {
+        let mut peer = Progress::new(Time(0));
+        (peer.through, peer.next) = (Index(9), Some(Index(10)));
+        peer.sent(Index(10), Time(1));
+        peer.accepted(Index(10), &[]);
+        peer.heartbeat_answered(Time(2), Index(6));
+        assert_eq!((peer.next, peer.has_accepted(Index(7))), (Some(Index(7)), false));
     }
 }
