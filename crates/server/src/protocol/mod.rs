@@ -8,6 +8,7 @@ mod backup;
 mod chosen;
 mod pbft;
 pub mod pbft_keys;
+mod multipaxos;
 mod raft;
 
 use std::future::Future;
@@ -157,6 +158,8 @@ pub static FAMILY: &[Kin] = &[
     kin::<protocols::pbft::Pbft>(),
     kin::<protocols::backup::PrimaryBackup>(),
 ];
+pub static FAMILY: &[Kin] =
+    &[kin::<protocols::raft::Raft>(), kin::<protocols::multipaxos::MultiPaxos>()];
 
 const fn kin<P: Served>() -> Kin {
     Kin {
