@@ -40,6 +40,10 @@ bench-seam:
 million:
     cargo test --release -p synod-cli --test million -- --ignored --nocapture
 
+# Messages, bytes and syncs for each decision, for every protocol.
+messages:
+    cargo run --release -p synod-sim --example messages
+
 # The store alone: applying, reading, freezing, memory (docs/adr/0003-store.md).
 bench-store:
     cargo run --release -p synod-kv --example measure

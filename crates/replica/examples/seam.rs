@@ -1,4 +1,4 @@
-//! What the seam costs: three `Replica<Raft, Counter>` in one thread, with a perfect network and a disk that is
+//! What the seam costs, under Raft and under Multi-Paxos: three `Replica<_, Counter>` in one thread, with a perfect network and a disk that is
 //! durable at once, so that only the protocol and the replica are measured.
 //!
 //! `cargo run --release -p synod-replica --example seam`
@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use synod_core::{
-    Audience, Command, CommandId, Config, Frozen, Index, Lsn, Machine, Members, NodeId, ReadId, Recovered,
-    Refusal, Role, SnapshotRef, Time,
+    Audience, Command, CommandId, Config, Frozen, Index, Lsn, Machine, Members, NodeId, Protocol, ReadId,
+    Recovered, Refusal, Role, SnapshotRef, Time,
 };
-use synod_protocols::raft::{Options, Raft};
+use synod_protocols::multipaxos::MultiPaxos;
+use synod_protocols::raft::Raft;
 use synod_replica::{Limits, Packet, Piece, Replica, World};
 
 /// Counts commands; its reply is the count.
@@ -49,13 +50,9 @@ impl Frozen for FrozenCounter {
     }
 }
 
-type Message = <Raft as synod_core::Protocol>::Message;
-type Record = <Raft as synod_core::Protocol>::Record;
-
 /// A perfect world: nothing is lost, everything is durable at once.
-#[derive(Default)]
-struct Perfect {
-    sent: VecDeque<(NodeId, NodeId, Packet<Message>)>,
+struct Perfect<P: Protocol> {
+    sent: VecDeque<(NodeId, NodeId, Packet<P::Message>)>,
     me: NodeId,
     durable: Option<Lsn>,
     saved: Option<SnapshotRef>,
@@ -63,15 +60,15 @@ struct Perfect {
     messages: u64,
 }
 
-impl World<Raft, Counter> for Perfect {
-    fn persist(&mut self, records: &mut Vec<Record>, upto: Lsn) {
+impl<P: Protocol> World<P, Counter> for Perfect<P> {
+    fn persist(&mut self, records: &mut Vec<P::Record>, upto: Lsn) {
         records.clear();
         self.durable = Some(upto);
     }
-    fn checkpoint(&mut self, _snapshot: &SnapshotRef, _records: Vec<Record>, upto: Lsn) {
+    fn checkpoint(&mut self, _snapshot: &SnapshotRef, _records: Vec<P::Record>, upto: Lsn) {
         self.durable = Some(upto);
     }
-    fn send(&mut self, to: NodeId, packet: Packet<Message>) {
+    fn send(&mut self, to: NodeId, packet: Packet<P::Message>) {
         self.messages += 1;
         self.sent.push_back((self.me, to, packet));
     }
@@ -93,22 +90,30 @@ impl World<Raft, Counter> for Perfect {
     fn stage(&mut self, _piece: Piece) {}
 }
 
-struct Cluster {
-    replicas: Vec<Replica<Raft, Counter>>,
-    world: Perfect,
+struct Cluster<P: Protocol> {
+    replicas: Vec<Replica<P, Counter>>,
+    world: Perfect<P>,
     now: Time,
 }
 
-impl Cluster {
-    fn new() -> Cluster {
+impl<P: Protocol> Cluster<P> {
+    fn new() -> Self {
         let members = Members::of((1..=3).map(NodeId));
         let open = |id: u64| {
             let config =
-                Config { id: NodeId(id), members: members.clone(), seed: id, options: Options::default() };
+                Config { id: NodeId(id), members: members.clone(), seed: id, options: P::Options::default() };
             Replica::open(&config, Limits::default(), Recovered::default(), Counter(0), Time::ZERO)
         };
         let replicas = (1..=3).map(|id| open(id).expect("nothing to restore")).collect();
-        Cluster { replicas, world: Perfect::default(), now: Time::ZERO }
+        let world = Perfect {
+            sent: VecDeque::new(),
+            me: NodeId(1),
+            durable: None,
+            saved: None,
+            replies: 0,
+            messages: 0,
+        };
+        Cluster { replicas, world, now: Time::ZERO }
     }
 
     fn flush(&mut self, nth: usize) {
@@ -164,10 +169,15 @@ impl Cluster {
 }
 
 fn main() {
-    println!("three Replica<Raft, Counter> in one thread, 16-byte payloads");
+    measure::<Raft>("Raft");
+    measure::<MultiPaxos>("MultiPaxos");
+}
+
+fn measure<P: Protocol>(name: &str) {
+    println!("three Replica<{name}, Counter> in one thread, 16-byte payloads");
     println!("{:>6} {:>14} {:>12} {:>18}", "batch", "commands/s", "ns/command", "messages/command");
     for batch in [1usize, 16, 256] {
-        let mut cluster = Cluster::new();
+        let mut cluster = Cluster::<P>::new();
         let leader = cluster.elect();
         let payload = Bytes::from_static(&[7; 16]);
         let (mut number, before) = (0, cluster.world.messages);

@@ -6,11 +6,11 @@
 use super::{MultiPaxos, Options};
 
 macro_rules! mutants {
-    ($($(#[doc = $doc:literal])+ $name:ident = $text:literal,)+) => {
+    ($(#[doc = $doc:literal] $name:ident = $text:literal,)+) => {
         /// A rule that is left out.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Mutant {
-            $($(#[doc = $doc])+ $name,)+
+            $(#[doc = $doc] $name,)+
         }
 
         impl Mutant {
@@ -22,6 +22,14 @@ macro_rules! mutants {
             pub fn name(self) -> &'static str {
                 match self {
                     $(Mutant::$name => $text,)+
+                }
+            }
+
+            /// One line about it.
+            #[must_use]
+            pub fn story(self) -> &'static str {
+                match self {
+                    $(Mutant::$name => $doc,)+
                 }
             }
         }

@@ -104,8 +104,8 @@ impl MultiPaxos {
             round_seen: promised.round,
             part: Part::Follower,
             leader: None,
-            // A lease may count on what this replica promised before it was restarted.
-            heard_leader: (is_restart && config.options.lease_reads).then_some(now),
+            // A lease may count on what this replica answered before it was restarted, whatever its own options say.
+            heard_leader: is_restart.then_some(now),
             election_due: now,
             disk: Disk::new(decided),
             slots,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use synod_check::verdict::Level;
 use synod_core::{Rng, Role};
-use synod_protocols::multipaxos::{MultiPaxos, Options};
+use synod_protocols::multipaxos::{MultiPaxos, Mutant, Options};
 use synod_sim::family::{Clocks, Family};
 use synod_sim::script::Order;
 
@@ -35,6 +35,10 @@ impl Family for MultiPaxosFamily {
 
     fn set(options: &mut Options, name: &str, value: &str) -> bool {
         options.set(name, value)
+    }
+
+    fn mutants() -> Vec<(&'static str, &'static str)> {
+        Mutant::ALL.iter().map(|mutant| (mutant.name(), mutant.story().trim())).collect()
     }
 
     fn election_timeout(options: &Options) -> Duration {
