@@ -89,16 +89,10 @@ fn message(rng: &mut Rng, from: NodeId) -> Message {
             Message::Accept { ballot, first: slot(rng), values, decided: slot(rng) }
         }
         8 => {
-            let beyond =
-                (0..rng.below(3)).map(|_| Range { first: slot(rng), last: slot(rng) }).collect();
+            let beyond = (0..rng.below(3)).map(|_| Range { first: slot(rng), last: slot(rng) }).collect();
             Message::Accepted { ballot, through: slot(rng), beyond }
         }
-        9 => Message::Heartbeat {
-            ballot,
-            decided: slot(rng),
-            round: number(rng),
-            sent: Time(number(rng)),
-        },
+        9 => Message::Heartbeat { ballot, decided: slot(rng), round: number(rng), sent: Time(number(rng)) },
         10 => Message::HeartbeatAck {
             ballot,
             round: number(rng),

@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use synod_protocols::multipaxos::{Mutant, MultiPaxos, Options};
+use synod_protocols::multipaxos::{MultiPaxos, Mutant, Options};
 use synod_sim::script::{Order, replay};
 
 /// What no trace shows, because it takes many replicas' bad luck at once.
@@ -29,8 +29,7 @@ fn traces() -> Vec<(PathBuf, String)> {
 fn differs(mutant: Mutant, trace: &str) -> bool {
     let option = |count: char| format!("cluster {count} mutant={}", mutant.name());
     let bent = trace.replace("cluster 3", &option('3')).replace("cluster 5", &option('5'));
-    let outcome =
-        std::panic::catch_unwind(|| replay::<MultiPaxos>(&bent, Order::Total, Options::set));
+    let outcome = std::panic::catch_unwind(|| replay::<MultiPaxos>(&bent, Order::Total, Options::set));
     match outcome {
         Ok(Ok(text)) => text != bent,
         // Agreement was violated, or an assertion.

@@ -22,13 +22,7 @@ pub(super) struct Disk {
 impl Disk {
     /// A disk that owes nothing.
     pub(super) fn new(through: Index) -> Disk {
-        Disk {
-            written: Lsn::ZERO,
-            durable: Lsn::ZERO,
-            waiting: VecDeque::new(),
-            through,
-            behind_since: None,
-        }
+        Disk { written: Lsn::ZERO, durable: Lsn::ZERO, waiting: VecDeque::new(), through, behind_since: None }
     }
 
     /// All slots up to here are accepted on disk in the present ballot, or are known to be decided.

@@ -282,8 +282,7 @@ impl MultiPaxos {
             (_, Some(leader)) => {
                 self.forwarded += 1;
                 let (life, _) = self.life;
-                let message =
-                    Message::Forward { ballot: self.promised, life, number: self.forwarded, batch };
+                let message = Message::Forward { ballot: self.promised, life, number: self.forwarded, batch };
                 self.send_in_this_life(leader, message, out);
             }
             (_, None) => out.refuse(batch, Refusal::NoLeader),

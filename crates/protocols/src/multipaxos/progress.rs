@@ -54,7 +54,6 @@ impl Ranges {
             range.first <= range.last
         });
     }
-
 }
 
 /// What a leader knows of one peer, in its own ballot.

@@ -40,9 +40,13 @@ pub(super) struct Phase1 {
 #[derive(Clone, Copy)]
 enum Answer {
     /// Told is everything before `next`.
-    Told { next: Index },
+    Told {
+        next: Index,
+    },
     /// Told is everything; the acceptor knew so much to be decided.
-    Promised { decided: Index },
+    Promised {
+        decided: Index,
+    },
     Refused,
 }
 
@@ -179,7 +183,9 @@ impl MultiPaxos {
             _ => self.decided.next(),
         };
         let scouting = matches!(self.part, Role::Scout(_));
-        let Some(phase1) = self.phase1_mut().filter(|_| ballot == own && ballot.leader != from) else { return };
+        let Some(phase1) = self.phase1_mut().filter(|_| ballot == own && ballot.leader != from) else {
+            return;
+        };
         let Some(Answer::Told { next }) = phase1.answers.get(&from).copied() else { return };
         // A copy, or an answer to an earlier question.
         if part.from != next {
@@ -221,7 +227,13 @@ impl MultiPaxos {
         }
     }
 
-    pub(super) fn on_refused(&mut self, from: NodeId, asked: Ballot, promised: Ballot, out: &mut Output<Self>) {
+    pub(super) fn on_refused(
+        &mut self,
+        from: NodeId,
+        asked: Ballot,
+        promised: Ballot,
+        out: &mut Output<Self>,
+    ) {
         self.round_seen = self.round_seen.max(promised.round);
         if asked != self.promised || asked.leader != self.id {
             return;

@@ -34,12 +34,7 @@ pub(super) struct Slots {
 impl Slots {
     /// No slots after `base`, where `members` were in force.
     pub(super) fn new(base: Index, members: Arc<Members>) -> Slots {
-        Slots {
-            base,
-            slots: BTreeMap::new(),
-            bytes: 0,
-            configurations: VecDeque::from([(base, members)]),
-        }
+        Slots { base, slots: BTreeMap::new(), bytes: 0, configurations: VecDeque::from([(base, members)]) }
     }
 
     /// The last slot that is not kept any more.
@@ -241,6 +236,9 @@ mod tests {
         assert_eq!(slots.decide(Index(2)), Some(members(2)));
         assert_eq!((slots.members_at(Index(1)), slots.members_at(Index(2))), (&members(1), &members(2)));
         slots.rebase(Index(5), members(3));
-        assert_eq!((slots.members(), slots.configuration_slot(), slots.base()), (&members(3), Index(5), Index(5)));
+        assert_eq!(
+            (slots.members(), slots.configuration_slot(), slots.base()),
+            (&members(3), Index(5), Index(5))
+        );
     }
 }

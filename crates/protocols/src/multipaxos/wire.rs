@@ -56,9 +56,7 @@ impl Wire for Value {
         match from.u8("value kind")? {
             0 => Ok(Value::Batch(Batch::decode(from)?)),
             1 => Ok(Value::Members(Arc::decode(from)?)),
-            other => {
-                Err(WireError::Invalid { what: "value kind", value: other.into(), allowed: "0 or 1" })
-            }
+            other => Err(WireError::Invalid { what: "value kind", value: other.into(), allowed: "0 or 1" }),
         }
     }
 }
@@ -213,11 +211,7 @@ impl Wire for Message {
             return Ok(Message::ReadIndex { life, number, index: index(from)? });
         }
         if !(1..=16).contains(&tag) {
-            return Err(WireError::Invalid {
-                what: "message kind",
-                value: tag.into(),
-                allowed: "1 to 16",
-            });
+            return Err(WireError::Invalid { what: "message kind", value: tag.into(), allowed: "1 to 16" });
         }
         // All others begin with a ballot.
         let ballot = Ballot::decode(from)?;

@@ -160,6 +160,7 @@ pub static FAMILY: &[Kin] = &[
 ];
 pub static FAMILY: &[Kin] =
     &[kin::<protocols::raft::Raft>(), kin::<protocols::multipaxos::MultiPaxos>()];
+pub static FAMILY: &[Kin] = &[kin::<protocols::raft::Raft>(), kin::<protocols::multipaxos::MultiPaxos>()];
 
 const fn kin<P: Served>() -> Kin {
     Kin {
