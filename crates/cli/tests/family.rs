@@ -34,6 +34,7 @@ macro_rules! family {
 family! {
     primary_backup "primary-backup" &[("after-loss", "serve")],
     raft "raft" &[],
+    multipaxos "multipaxos" &[],
 }
 
 /// Nobody of the family is left out.
