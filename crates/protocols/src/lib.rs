@@ -5,6 +5,6 @@
 
 pub mod backup;
 mod flow;
-pub mod pbft;
 pub mod multipaxos;
+pub mod pbft;
 pub mod raft;

@@ -6,9 +6,9 @@
 
 mod backup;
 mod chosen;
+mod multipaxos;
 mod pbft;
 pub mod pbft_keys;
-mod multipaxos;
 mod raft;
 
 use std::future::Future;
@@ -157,10 +157,8 @@ pub static FAMILY: &[Kin] = &[
     kin::<protocols::raft::Raft>(),
     kin::<protocols::pbft::Pbft>(),
     kin::<protocols::backup::PrimaryBackup>(),
+    kin::<protocols::multipaxos::MultiPaxos>(),
 ];
-pub static FAMILY: &[Kin] =
-    &[kin::<protocols::raft::Raft>(), kin::<protocols::multipaxos::MultiPaxos>()];
-pub static FAMILY: &[Kin] = &[kin::<protocols::raft::Raft>(), kin::<protocols::multipaxos::MultiPaxos>()];
 
 const fn kin<P: Served>() -> Kin {
     Kin {

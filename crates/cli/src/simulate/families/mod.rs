@@ -7,13 +7,13 @@
 //! [`Family`]: synod_sim::family::Family
 
 mod backup;
-mod pbft;
 mod multipaxos;
+mod pbft;
 mod raft;
 
 pub(crate) use backup::BackupFamily;
-pub(crate) use pbft::PbftFamily;
 pub(crate) use multipaxos::MultiPaxosFamily;
+pub(crate) use pbft::PbftFamily;
 pub(crate) use raft::RaftFamily;
 
 /// Calls another macro with every row.
