@@ -6,8 +6,8 @@
 use std::path::Path;
 
 use synod_protocols::backup::{self, PrimaryBackup};
-use synod_protocols::pbft::{self, Pbft};
 use synod_protocols::multipaxos;
+use synod_protocols::pbft::{self, Pbft};
 use synod_protocols::raft::{Options, Raft};
 use synod_sim::script::{Order, check_folder};
 
@@ -38,6 +38,8 @@ fn primary_backup() {
 fn primary_backup_async() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/primary-backup-async");
     assert!(check_folder::<PrimaryBackup>(&folder, Order::Causal, backup::Options::set) >= 5);
+}
+
 /// Every Multi-Paxos trace happens as it is written.
 #[test]
 fn multipaxos() {
