@@ -6,10 +6,13 @@
 
 mod common;
 
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 
-use common::{CallError, Client, Cluster, PATIENCE, base64, until};
+use common::{CallError, Client, Cluster, MemberProcess, PATIENCE, base64, until};
 use serde_json::{Value, json};
 use synod_server::contract::{Call, Contract, Level};
 use synod_server::protocol::{self, Chosen, FAMILY, Kin, find};
@@ -32,10 +35,11 @@ macro_rules! family {
 }
 
 family! {
-    primary_backup "primary-backup" &[("after-loss", "serve")],
     raft "raft" &[],
     multipaxos "multipaxos" &[],
     paxos "paxos" &[],
+    pbft "pbft" &[],
+    primary_backup "primary-backup" &[("after-loss", "serve")],
 }
 
 /// Nobody of the family is left out.
@@ -102,9 +106,28 @@ fn story(name: &str, extra: &[(&'static str, &'static str)]) {
         words.push(format!("--protocol={name}"));
         words.extend(QUICK.map(str::to_owned));
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        let cluster = Cluster::start(kin.row.sizes.usual, &words);
+        let mut cluster = Cluster::prepare(kin.row.sizes.usual, &words);
+        if kin.row.flags.iter().any(|flag| flag.name == "pbft-key") {
+            make_keys(&cluster);
+        }
+        cluster.members.iter_mut().for_each(MemberProcess::start);
+        cluster.await_ready();
         let contract = Contract::of(kin, &flags);
         Story { cluster, kin, flags, contract }.tell();
+    }
+}
+
+/// Gives each member its secret key and the public keys of all, where it looks for them.
+fn make_keys(cluster: &Cluster) {
+    let made = cluster.folder.path().join("keys");
+    let names = cluster.members.iter().map(|member| member.name.as_str());
+    let status = Command::new(common::SYNOD).arg("keygen").args(names).arg("--into").arg(&made).output();
+    assert!(status.expect("keygen runs").status.success());
+    for member in &cluster.members {
+        fs::create_dir_all(&member.data).expect("the folder");
+        fs::set_permissions(&member.data, fs::Permissions::from_mode(0o700)).expect("ours");
+        fs::copy(made.join(format!("{}.key", member.name)), member.data.join("pbft.key")).expect("the key");
+        fs::copy(made.join("pbft.keys"), member.data.join("pbft.keys")).expect("the keys");
     }
 }
 
