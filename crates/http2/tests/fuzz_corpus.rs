@@ -1,4 +1,5 @@
 //! The fuzz target of header blocks without libFuzzer: the same entry point over its corpus, and mutations of it.
+#![allow(clippy::disallowed_methods)] // A test may read its corpus.
 
 #[allow(unreachable_pub)] // Public for the fuzz target.
 #[path = "../../../fuzz/src/http2.rs"]

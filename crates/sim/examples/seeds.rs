@@ -1,7 +1,7 @@
 //! Runs seeds from the command line, without the rest of the `synod` command: for work on the simulator itself.
 
 #[path = "../../cli/src/simulate/families/mod.rs"]
-#[allow(unused_macros, unused_imports, dead_code, reason = "the table serves whoever includes it")]
+#[allow(unused_macros, unused_imports, reason = "the table serves whoever includes it")]
 mod families;
 
 use std::collections::BTreeMap;

@@ -1,7 +1,7 @@
 //! Raft, the shipped log and the shipped store in the simulator: recorded runs, and exhaustive damage. Sweeps: `sweeps.rs`.
 
 #[path = "../../cli/src/simulate/families/mod.rs"]
-#[allow(unused_macros, unused_imports, dead_code, reason = "the table serves whoever includes it")]
+#[allow(unused_macros, unused_imports, reason = "the table serves whoever includes it")]
 mod families;
 
 use std::sync::Arc;
