@@ -76,6 +76,9 @@ pub enum Delivery {
         /// The last delivery that stays.
         at: Index,
     },
+    /// From now on the log begins behind this snapshot; the machine becomes its state with the [`Delivery::Restore`] that follows once
+    /// that is on the disk. For protocols that show nothing which a crash could take back.
+    Adopt(SnapshotRef),
     /// What a protocol without one order delivers: the stamp is what replicas decide alike by.
     Stamped {
         /// Its position in this replica's delivery sequence.
@@ -237,6 +240,11 @@ impl<P: Protocol> Output<P> {
     /// Tells people something.
     pub fn note(&mut self, text: String) {
         self.notes.push(text);
+    }
+
+    /// Lets the log begin behind this snapshot; [`Output::restore`] follows once that is durable.
+    pub fn adopt(&mut self, snapshot: SnapshotRef) {
+        self.deliveries.push(Delivery::Adopt(snapshot));
     }
 
     /// Delivers with a stamp.

@@ -27,6 +27,10 @@ pub trait Protocol: Sized {
     /// Where snapshots of the state are taken.
     const SNAPSHOTS: SnapshotPlaces = SnapshotPlaces::WhenDue;
 
+    /// Whether position `i` of the delivery sequence is the same everywhere. Where it is not, two snapshots may have the same
+    /// position and hold different states, and one must not take the other's place on a disk.
+    const HAS_ONE_ORDER: bool = true;
+
     /// A replica as its disk describes it; a new one when nothing was found.
     fn open(
         config: &Config<Self::Options>,

@@ -55,7 +55,7 @@ impl Vector {
     /// The sum over all origins: the number of deliveries.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.0.values().sum()
+        self.0.values().fold(0, |sum, count| sum.saturating_add(*count))
     }
 
     /// Whether nothing is known.

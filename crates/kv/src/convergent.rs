@@ -87,7 +87,6 @@ pub(crate) struct Convergent {
     pub(crate) ranges: Vec<Swept>,
     /// When members' attributes were written last; one small entry for each member that ever was.
     pub(crate) members: BTreeMap<u64, Mark>,
-    pub(crate) quota: Option<Mark>,
     bytes: u64,
 }
 
@@ -105,7 +104,6 @@ impl Convergent {
             ages: BTreeSet::new(),
             ranges: Vec::new(),
             members: BTreeMap::new(),
-            quota: None,
             bytes: 0,
         }
     }
@@ -261,7 +259,7 @@ impl Store {
     #[must_use]
     pub fn contents_digest(&self) -> u64 {
         let view = &self.mvcc.view;
-        let mut sum = mix(self.quota);
+        let mut sum = 0;
         for at in view.live_span(&[], NO_END) {
             let pair = view.arena.record(at).pair();
             for part in [pair.key, pair.value] {
@@ -364,12 +362,9 @@ impl Store {
                 }
                 self.count(Ok(OpReply::Done))
             }
+            // So is the quota: a replica refuses writes by its own.
             Op::SetQuota { bytes } => {
-                let convergent = self.convergent.as_mut().expect("only a convergent store takes stamps");
-                if convergent.quota.is_none_or(|known| mark > known) {
-                    convergent.quota = Some(mark);
-                    self.quota = *bytes;
-                }
+                self.quota = if is_own { *bytes } else { self.quota };
                 self.count(Ok(OpReply::Done))
             }
             Op::LeaseGrant { .. } | Op::LeaseRevoke { .. } | Op::LeaseCheckpoint { .. } | Op::Alarm(_) => {

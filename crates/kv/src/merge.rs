@@ -72,8 +72,7 @@ impl Store {
             both.members.extend(mark.map(|mark| (node, *mark)));
             self.members.extend(attributes.map(|attributes| (node, attributes.clone())));
         }
-        self.quota = if our_marks.quota >= their_marks.quota { ours.quota } else { theirs.quota };
-        both.quota = our_marks.quota.max(their_marks.quota);
+        self.quota = ours.quota;
     }
 }
 

@@ -12,7 +12,7 @@
 //! ```
 //! A store without a single order has format 2, and behind the quota what decides which write is the last:
 //! ```text
-//! whose history · vector: count, (origin, deliveries, commands) · floor · quota's mark (0, or 1 and the mark)
+//! whose history · vector: count, (origin, deliveries, commands) · floor
 //! keys' marks: count, (key, mark) · ranges' marks: count, (key, end, mark) · members' marks: count, (node, mark)
 //! ```
 //! A mark is a clock and an origin.
@@ -271,10 +271,6 @@ impl Convergent {
             }
         }
         to.number(self.floor)?;
-        to.number(u64::from(self.quota.is_some()))?;
-        if let Some(quota) = &self.quota {
-            mark(to, quota)?;
-        }
         let mut keys: Vec<_> = self.keys.iter().collect();
         keys.sort_unstable();
         to.number(keys.len() as u64)?;
@@ -315,9 +311,6 @@ impl Convergent {
             convergent.commands.raise(origin, from.number("commands")?);
         }
         convergent.floor = from.number("floor")?;
-        if from.number("quota's mark")? != 0 {
-            convergent.quota = Some(mark(from)?);
-        }
         for _ in 0..from.count("keys' marks")? {
             let key = bytes(from)?;
             let mark = mark(from)?;

@@ -470,7 +470,14 @@ impl Store {
         }
         self.alarms = state.alarms;
         self.members = state.members;
-        self.quota = state.quota;
+        if state
+            .convergent
+            .as_ref()
+            .is_none_or(|theirs| self.convergent.as_ref().is_some_and(|own| own.node == theirs.node))
+        {
+            // Without a single order the quota is the replica's own business.
+            self.quota = state.quota;
+        }
         self.applied = state.applied;
         self.scrub = Scrub::default();
         self.frozen = Weak::new();

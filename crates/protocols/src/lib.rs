@@ -4,6 +4,7 @@
 //! answers go out. Floor 1: this crate imports the core alone.
 
 pub mod backup;
+pub mod causal;
 mod flow;
 pub mod multipaxos;
 pub mod paxos;

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use synod_protocols::backup::{self, PrimaryBackup};
 use synod_protocols::multipaxos;
+use synod_protocols::causal::{self, Causal};
 use synod_protocols::pbft::{self, Pbft};
 use synod_protocols::raft::{Options, Raft};
 use synod_sim::script::{Order, check_folder};
@@ -54,4 +55,11 @@ fn paxos() {
     use synod_protocols::paxos::{Options, Paxos};
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/paxos");
     assert!(check_folder::<Paxos>(&folder, Order::Total, Options::set) >= 20);
+}
+
+/// Every trace of causal broadcast happens as it is written.
+#[test]
+fn causal() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/causal");
+    assert!(check_folder::<Causal>(&folder, Order::Causal, causal::Options::set) >= 15);
 }

@@ -146,7 +146,7 @@ fn hostile_inputs_never_panic() {
                     Delivery::Rewind { .. } | Delivery::Replace(_) => {
                         panic!("seed {seed}: Raft takes nothing back")
                     }
-                    Delivery::Stamped { .. } | Delivery::Merge { .. } => {
+                    Delivery::Stamped { .. } | Delivery::Merge { .. } | Delivery::Adopt(_) => {
                         panic!("seed {seed}: Raft has one order, and needs no stamps")
                     }
                     Delivery::Freeze { .. } => {

@@ -71,6 +71,8 @@ pub struct Replica<P: Protocol, M: Machine> {
     reads: Reads,
     backlog: VecDeque<Delivery>,
     applied: Index,
+    /// Until the first flush.
+    is_new: bool,
     /// What may be taken back, if the protocol takes anything back.
     past: Option<Past<M::Frozen>>,
     growth: Growth,
@@ -123,6 +125,7 @@ impl<P: Protocol, M: Machine> Replica<P, M> {
             backlog: VecDeque::new(),
             applied,
             past,
+            is_new: true,
             growth,
             snapshot,
             saving: None,
@@ -158,6 +161,9 @@ impl<P: Protocol, M: Machine> Replica<P, M> {
     pub fn receive(&mut self, now: Time, from: NodeId, packet: Packet<P::Message>) {
         match packet {
             Packet::Protocol(message) => self.step(now, Input::Message { from, message }),
+            Packet::Chunk(chunk) if self.is_taken(chunk.at) => {
+                self.packets.push((from, Packet::Rejected { transfer: chunk.transfer }));
+            }
             Packet::Chunk(chunk) => {
                 let transfer = chunk.transfer;
                 match self.incoming.on_chunk(now, from, chunk) {
@@ -176,6 +182,17 @@ impl<P: Protocol, M: Machine> Replica<P, M> {
                 }
             }
         }
+    }
+
+    /// Whether an own snapshot, which may hold another state, has this position.
+    fn is_taken(&self, at: Index) -> bool {
+        let own = self.snapshot.as_ref().map(|snapshot| snapshot.at);
+        !P::HAS_ONE_ORDER && (own == Some(at) || self.saving == Some(at))
+    }
+
+    /// Whether a peer's snapshot at this position, which may hold another state, is arriving.
+    fn is_arriving(&self, at: Index) -> bool {
+        !P::HAS_ONE_ORDER && self.incoming.position() == Some(at)
     }
 
     /// Every record up to `upto` is on disk.
@@ -251,7 +268,10 @@ impl<P: Protocol, M: Machine> Replica<P, M> {
 
     /// Whether what was delivered waits for a snapshot to be written, because another is to be made.
     fn is_merge_waiting(&self) -> bool {
-        self.saving.is_some() && matches!(self.backlog.front(), Some(Delivery::Merge { .. }))
+        match self.backlog.front() {
+            Some(Delivery::Merge { at, .. }) => self.saving.is_some() || self.is_arriving(*at),
+            _ => false,
+        }
     }
 
     /// Lets everything that gathered leave in one group.
@@ -341,11 +361,16 @@ impl<P: Protocol, M: Machine> Replica<P, M> {
     /// Drains the lanes: records first, then the messages that wait for nothing, then those whose records
     /// were durable already.
     fn let_out<W: World<P, M>>(&mut self, now: Time, world: &mut W) {
+        // What was adopted already is not written down again when it is restored.
+        let known = self.snapshot.as_ref().map(|snapshot| snapshot.at);
         let restored = self.out.deliveries.iter().rev().find_map(|delivery| match delivery {
-            Delivery::Restore(snapshot) | Delivery::Replace(snapshot) => Some(snapshot.clone()),
+            Delivery::Restore(snapshot) | Delivery::Adopt(snapshot) => {
+                Some(Some(snapshot.clone()).filter(|snapshot| known != Some(snapshot.at)))
+            }
+            Delivery::Replace(snapshot) => Some(Some(snapshot.clone())),
             _ => None,
         });
-        if let Some(snapshot) = restored {
+        if let Some(snapshot) = restored.flatten() {
             self.growth.restart(snapshot.at);
             self.growth.measured(snapshot.bytes);
             self.snapshot = Some(snapshot);
@@ -422,7 +447,8 @@ impl<P: Protocol, M: Machine> Replica<P, M> {
     }
 
     fn apply_backlog<W: World<P, M>>(&mut self, now: Time, world: &mut W) -> Result<(), RestoreFailed> {
-        let mut budget = self.limits.applies_max;
+        // What its own disk gives back is applied at once: nobody may see a replica go through its past again.
+        let mut budget = if std::mem::take(&mut self.is_new) { usize::MAX } else { self.limits.applies_max };
         while budget > 0
             && let Some(delivery) = self.backlog.pop_front()
         {
@@ -450,6 +476,8 @@ impl<P: Protocol, M: Machine> Replica<P, M> {
                     // may see the state between.
                     budget = usize::MAX;
                 }
+                // The log has begun anew; the machine follows.
+                Delivery::Adopt(_) => {}
                 Delivery::Stamped { at, stamp, body } => {
                     self.advance(at);
                     self.machine.stamped(&stamp);
@@ -461,7 +489,7 @@ impl<P: Protocol, M: Machine> Replica<P, M> {
                         Stamped::Members(members) => world.members(at, &members),
                     }
                 }
-                Delivery::Merge { .. } if self.saving.is_some() => {
+                Delivery::Merge { at, .. } if self.saving.is_some() || self.is_arriving(at) => {
                     // One snapshot is written at a time; this one waits, and what was delivered behind it.
                     self.backlog.push_front(delivery);
                     break;
@@ -567,6 +595,9 @@ impl<P: Protocol, M: Machine> Replica<P, M> {
                 None => return,
             },
         };
+        if self.is_arriving(at) {
+            return;
+        }
         let newer = self.snapshot.as_ref().is_none_or(|snapshot| snapshot.at < at);
         // While a restore waits in the backlog the machine is behind the log: no time for a snapshot.
         if !newer || self.saving.is_some() || !self.backlog.is_empty() || at == Index::ZERO {

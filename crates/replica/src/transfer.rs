@@ -187,6 +187,11 @@ impl<M> Incoming<M> {
         Incoming { current: None }
     }
 
+    /// The position of the snapshot that is on its way in.
+    pub(crate) fn position(&self) -> Option<Index> {
+        self.current.as_ref().map(|current| current.at)
+    }
+
     /// Takes a chunk. A transfer that is silent for long gives way to another one.
     pub(crate) fn on_chunk(&mut self, now: Time, from: NodeId, chunk: Chunk<M>) -> Taken {
         let fits = chunk.offset.checked_add(chunk.data.len() as u64);

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use synod_core::{CommandId, NodeId, ReadId, Rng, Time};
+use synod_core::{CommandId, NodeId, ReadId, Rng, Time, Vector};
 
 use crate::machine::{Answer, Ask, Said};
 
@@ -60,6 +60,8 @@ pub struct Client {
     pub open: Option<(usize, Waiting)>,
     last_seen: Option<(u64, u64)>,
     lease: i64,
+    /// What it has seen, where there is no single order.
+    pub token: Vector,
 }
 
 /// What clients may say.
@@ -69,6 +71,8 @@ pub enum Vocabulary {
     Store,
     /// Reads, writes and removals: all that makes sense where there is no one order for good.
     Registers,
+    /// What makes sense where replicas apply in orders of their own: see [`Ask::as_causal`].
+    Causal,
 }
 
 /// What becomes of a client that asks elsewhere.
@@ -125,7 +129,15 @@ impl Clients {
     /// One more client, who asks at one replica; its place.
     pub fn hire(&mut self, node: NodeId) -> usize {
         let process = self.process();
-        self.clients.push(Client { node, process, turn: 0, open: None, last_seen: None, lease: 0 });
+        self.clients.push(Client {
+            node,
+            process,
+            turn: 0,
+            open: None,
+            last_seen: None,
+            lease: 0,
+            token: Vector::default(),
+        });
         self.clients.len() - 1
     }
 
@@ -194,6 +206,7 @@ impl Clients {
             match self.vocabulary {
                 Vocabulary::Store => ask,
                 Vocabulary::Registers => ask.as_register(value),
+                Vocabulary::Causal => ask.as_causal(value),
             },
         )
     }

@@ -54,6 +54,11 @@ pub trait Family: Sized + 'static {
         Finality::Certain
     }
 
+    /// Whether a client that goes to another replica takes along what it has seen.
+    fn sessions(_options: &<Self::Protocol as Protocol>::Options) -> Sessions {
+        Sessions::Forgotten
+    }
+
     /// Options for a run; draws what may differ from run to run.
     fn options(rng: &mut Rng) -> <Self::Protocol as Protocol>::Options;
 
@@ -141,6 +146,17 @@ pub enum Clocks {
     Free,
     /// They must run alike to about this many parts in a million.
     Bounded(u32),
+}
+
+/// What a client's session is worth at another replica, where there is no single order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sessions {
+    /// Nothing: it goes on as somebody else.
+    Forgotten,
+    /// It carries a token, and is served once the replica has applied whatever the token names.
+    Carried,
+    /// It believes that it carries one, and nobody looks: a mistake that must be found.
+    Ignored,
 }
 
 /// How a client's reads are answered.

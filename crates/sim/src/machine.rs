@@ -13,7 +13,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use synod_core::{
-    Audience, Command, CommandId, Frozen, Index, Machine, NodeId, SnapshotRef, SnapshotSource, Wire,
+    Audience, Command, CommandId, Frozen, Index, Machine, NodeId, SnapshotRef, SnapshotSource, Stamp, Vector,
+    Wire,
 };
 use synod_kv::op::{
     Compare, CompareResult, CompareTarget, DeleteRange, Op, OpReply, Put, RangeReply, RangeRequest, Reply,
@@ -89,12 +90,22 @@ pub enum Ask {
         /// Which.
         id: i64,
     },
+    /// Removes the keys between two.
+    Sweep {
+        /// The first.
+        first: u64,
+        /// The first that stays.
+        end: u64,
+    },
     /// Renews a lease: the leader's business alone, never in the log.
     KeepAlive {
         /// Which.
         id: i64,
     },
 }
+
+/// Keys from this one on are written and removed, and never read.
+pub const SCRAP_KEYS: u64 = 1000;
 
 /// The key as the store knows it.
 #[must_use]
@@ -169,6 +180,11 @@ impl Ask {
                 ],
                 failure: Vec::new(),
             }),
+            Ask::Sweep { first, end } => Op::DeleteRange(DeleteRange {
+                key: key_name(first),
+                range_end: key_name(end),
+                ..DeleteRange::default()
+            }),
             Ask::Compact { revision } => Op::Compact { revision },
             Ask::Grant { id, ttl } => Op::LeaseGrant { id, ttl },
             Ask::Revoke { id } => Op::LeaseRevoke { id },
@@ -184,9 +200,25 @@ impl Ask {
             Ask::Swap { key, .. } | Ask::Both { first: key, .. } | Ask::Look { key, .. } => {
                 Ask::Put { key, value, lease: 0 }
             }
+            Ask::Sweep { first: key, .. } => Ask::Delete { key },
             Ask::Compact { .. } | Ask::Grant { .. } | Ask::Revoke { .. } | Ask::KeepAlive { .. } => {
                 Ask::Get { key: 0 }
             }
+        }
+    }
+
+    /// What a client asks instead where there is no single order. The checker tells who read what from whom by the values, which a
+    /// removal has none of: so keys are removed only among the scrap, which replicas must agree about in the end, and nobody reads before.
+    #[must_use]
+    pub fn as_causal(self, value: u64) -> Ask {
+        let scrap = |key| SCRAP_KEYS + key;
+        match self {
+            Ask::Get { .. } | Ask::Both { .. } | Ask::Compact { .. } => self,
+            Ask::Put { key, value, .. } => Ask::Put { key, value, lease: 0 },
+            Ask::Swap { key, .. } | Ask::Look { key, .. } => Ask::Put { key: scrap(key), value, lease: 0 },
+            Ask::Delete { key } => Ask::Delete { key: scrap(key) },
+            Ask::Grant { .. } | Ask::Sweep { .. } => Ask::Sweep { first: scrap(0), end: scrap(4) },
+            Ask::Revoke { .. } | Ask::KeepAlive { .. } => Ask::Delete { key: scrap(0) },
         }
     }
 
@@ -298,6 +330,10 @@ pub struct Audited {
     pub seen: Option<BTreeSet<CommandId>>,
     /// A command that was applied although the state contained it.
     pub doubled: Option<CommandId>,
+    /// For each of the trail, what had been applied before: where there is no single order.
+    pub pasts: Vec<Vector>,
+    /// What had been applied before the delivery that is being applied.
+    past: Vector,
 }
 
 /// Stirs a number into a digest (the finaliser of a 64-bit mixing function).
@@ -327,9 +363,18 @@ impl Audited {
         Audited { seen: Some(BTreeSet::new()), ..Audited::default() }
     }
 
+    /// A machine of this replica for a protocol without a single order.
+    #[must_use]
+    pub fn convergent(node: NodeId) -> Audited {
+        Audited { store: Store::convergent(node), ..Audited::with_memory() }
+    }
+
     /// A digest of what every key holds, without how it came to that: what replicas converge to that apply in orders of their own.
     #[must_use]
     pub fn contents(&self) -> u64 {
+        if self.store.vector().is_some() {
+            return self.store.contents_digest();
+        }
         self.pairs().iter().fold(0, |digest, (key, pair)| mix(mix(digest, *key), pair.value))
     }
 
@@ -374,6 +419,50 @@ impl Machine for Audited {
 
     fn apply(&mut self, at: Index, command: &Command, audience: Audience) -> Said {
         let reply = self.store.apply_command(at, command, audience);
+        self.audit(at, command);
+        // Answers are made for clients alone; nobody listens to the others.
+        reply.into()
+    }
+
+    fn stamped(&mut self, stamp: &Stamp) {
+        self.past = self.store.vector().cloned().unwrap_or_default();
+        self.store.stamped(stamp);
+    }
+
+    fn apply_stamped(&mut self, at: Index, stamp: &Stamp, command: &Command, audience: Audience) -> Said {
+        let reply = self.store.apply_stamped(at, stamp, command, audience);
+        self.audit(at, command);
+        self.pasts.push(self.past.clone());
+        reply.into()
+    }
+
+    fn merge(&self, other: &SnapshotRef, at: Index) -> io::Result<FrozenAudited> {
+        let theirs = Contained::read(other)?;
+        let store = self.store.merge(&theirs.store, at)?;
+        let mut seen = self.seen.clone().unwrap_or_default();
+        seen.extend(theirs.seen);
+        // The chain stands for one order, and there is none.
+        Ok(FrozenAudited { store, count: seen.len() as u64, chain: mix(self.chain, theirs.chain), seen })
+    }
+
+    fn freeze(&self) -> FrozenAudited {
+        let seen = self.seen.clone().unwrap_or_default();
+        FrozenAudited { store: self.store.freeze(), count: self.count, chain: self.chain, seen }
+    }
+
+    fn restore(&mut self, source: &SnapshotRef) -> io::Result<()> {
+        let theirs = Contained::read(source)?;
+        self.store.restore(&theirs.store)?;
+        (self.count, self.chain) = (theirs.count, theirs.chain);
+        if let Some(known) = &mut self.seen {
+            *known = theirs.seen;
+        }
+        Ok(())
+    }
+}
+
+impl Audited {
+    fn audit(&mut self, at: Index, command: &Command) {
         let (payload, revision) = (digest(&command.payload), self.store.revision());
         self.count += 1;
         for number in [at.0, command.id.origin.0, command.id.number, payload, self.store.digest()] {
@@ -384,16 +473,19 @@ impl Machine for Audited {
             self.doubled = Some(id);
         }
         self.trail.push(Applied { at, count, id, payload, chain, revision });
-        // Answers are made for clients alone; nobody listens to the others.
-        reply.into()
     }
+}
 
-    fn freeze(&self) -> FrozenAudited {
-        let seen = self.seen.clone().unwrap_or_default();
-        FrozenAudited { store: self.store.freeze(), count: self.count, chain: self.chain, seen }
-    }
+/// What a snapshot contains beside the store, and the store's part of it.
+struct Contained {
+    count: u64,
+    chain: u64,
+    seen: BTreeSet<CommandId>,
+    store: SnapshotRef,
+}
 
-    fn restore(&mut self, source: &SnapshotRef) -> io::Result<()> {
+impl Contained {
+    fn read(source: &SnapshotRef) -> io::Result<Contained> {
         let numbers = |offset: u64, count: usize| -> io::Result<Vec<u64>> {
             let bytes = source.read(offset, count * 8)?;
             let parts = bytes.chunks_exact(8);
@@ -410,14 +502,15 @@ impl Machine for Audited {
         let header = (HEADER_NUMBERS as u64 + 2 * seen as u64) * 8;
         let rest = source.bytes.checked_sub(header).ok_or(io::ErrorKind::UnexpectedEof)?;
         let names = numbers(HEADER_NUMBERS as u64 * 8, seen * 2)?;
+        let name = |pair: &[u64]| CommandId { origin: NodeId(pair[0]), number: pair[1] };
+        let seen = names.chunks_exact(2).map(name).collect();
         let behind = Arc::new(Behind { header, whole: source.source.clone() });
-        self.store.restore(&SnapshotRef { at: source.at, bytes: rest, source: behind })?;
-        (self.count, self.chain) = (count, chain);
-        if let Some(known) = &mut self.seen {
-            let name = |pair: &[u64]| CommandId { origin: NodeId(pair[0]), number: pair[1] };
-            *known = names.chunks_exact(2).map(name).collect();
-        }
-        Ok(())
+        Ok(Contained {
+            count,
+            chain,
+            seen,
+            store: SnapshotRef { at: source.at, bytes: rest, source: behind },
+        })
     }
 }
 

@@ -1,5 +1,6 @@
 //! The simplest machine that shows what was applied, and in which order.
 
+use std::collections::BTreeSet;
 use std::io;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -40,6 +41,16 @@ impl Machine for Tally {
 
     fn freeze(&self) -> Tally {
         self.clone()
+    }
+
+    /// Its own, and behind it what only the other has.
+    fn merge(&self, other: &SnapshotRef, _at: Index) -> io::Result<Tally> {
+        let mut theirs = Tally::default();
+        theirs.restore(other)?;
+        let mut both = self.clone();
+        let known: BTreeSet<CommandId> = both.applied.iter().map(|(_, id, _)| *id).collect();
+        both.applied.extend(theirs.applied.into_iter().filter(|(_, id, _)| !known.contains(id)));
+        Ok(both)
     }
 
     fn restore(&mut self, source: &SnapshotRef) -> io::Result<()> {

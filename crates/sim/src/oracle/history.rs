@@ -17,7 +17,7 @@ use synod_kv::OpError;
 
 use super::ledger::Broken;
 use crate::client::{Ended, Record};
-use crate::machine::{Answer, Ask, Pair, Said};
+use crate::machine::{Answer, Ask, Pair, SCRAP_KEYS, Said};
 use crate::watcher::Heard;
 
 /// What a history is to be judged by.
@@ -52,19 +52,24 @@ pub enum Judged {
 pub fn build(name: &str, records: &[Record], heard: &[Heard], model: ModelKind) -> History {
     let mut writer = Writer { builder: Builder::new(name, "synod-sim", model) };
     for (id, record) in records.iter().enumerate() {
-        let told = if model == ModelKind::Etcd { writer.etcd(record) } else { writer.register(record) };
-        let Some((key, call, outcome)) = told else { continue };
-        let process: Process = writer.builder.process(Datum::Int(i64::from(record.process)));
-        writer.builder.push(Operation {
-            process,
-            key,
-            call,
-            outcome,
-            invoked: record.invoked.0 as i64,
-            completed: record.completed.0 as i64,
-            id: id as u64,
-            line: 0,
-        });
+        let told = if model == ModelKind::Etcd {
+            Vec::from_iter(writer.etcd(record))
+        } else {
+            writer.registers(record)
+        };
+        for (key, call, outcome) in told {
+            let process: Process = writer.builder.process(Datum::Int(i64::from(record.process)));
+            writer.builder.push(Operation {
+                process,
+                key,
+                call,
+                outcome,
+                invoked: record.invoked.0 as i64,
+                completed: record.completed.0 as i64,
+                id: id as u64,
+                line: 0,
+            });
+        }
     }
     let streams = heard.iter().map(|heard| heard.stream(&mut writer.builder)).collect();
     writer.builder.history_mut().watches = streams;
@@ -88,13 +93,26 @@ impl Writer {
         value.map_or(Value::NIL, |value| self.value(value))
     }
 
-    fn register(&mut self, record: &Record) -> Option<(Key, Call, Outcome)> {
-        let (key, call) = match record.ask {
-            Ask::Get { key } => (key, Call::Read),
-            Ask::Put { key, value, .. } => (key, Call::Write(self.value(value))),
-            Ask::Delete { key } => (key, Call::Delete),
-            _ => return None,
-        };
+    /// As registers, one for each key: a write of two keys is two writes, one after the other.
+    fn registers(&mut self, record: &Record) -> Vec<(Key, Call, Outcome)> {
+        match record.ask {
+            Ask::Get { key } => vec![self.register(record, key, Call::Read)],
+            // Nobody reads the scrap, so there is nothing to judge.
+            Ask::Put { key, .. } | Ask::Delete { key } if key >= SCRAP_KEYS => Vec::new(),
+            Ask::Put { key, value, .. } => {
+                let call = Call::Write(self.value(value));
+                vec![self.register(record, key, call)]
+            }
+            Ask::Delete { key } => vec![self.register(record, key, Call::Delete)],
+            Ask::Both { first, second, value } => {
+                let (one, other) = (Call::Write(self.value(value)), Call::Write(self.value(value + 1)));
+                vec![self.register(record, first, one), self.register(record, second, other)]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn register(&mut self, record: &Record, key: u64, call: Call) -> (Key, Call, Outcome) {
         let outcome = match record.ended {
             Ended::Said(Said { answer: Answer::Read(pair), .. }) => {
                 Outcome::Ok(Reply::Value(self.optional(pair.map(|pair| pair.value))))
@@ -104,7 +122,7 @@ impl Writer {
             Ended::Unknown if call == Call::Read => Outcome::Failed,
             Ended::Unknown => Outcome::Unknown,
         };
-        Some((self.key(key), call, outcome))
+        (self.key(key), call, outcome)
     }
 
     fn etcd(&mut self, record: &Record) -> Option<(Key, Call, Outcome)> {
@@ -138,6 +156,8 @@ impl Writer {
                 let then = Box::new([put(first, value), put(second, value + 1)]);
                 (first, Request::Txn(Txn { compares: Box::new([]), then, otherwise: Box::new([]) }))
             }
+            // Only where there is no single order, and so no such history.
+            Ask::Sweep { .. } => return None,
             Ask::Compact { revision } => (0, Request::Compact { revision }),
             Ask::Grant { id, ttl } => (0, Request::LeaseGrant { id, ttl }),
             Ask::Revoke { id } => (0, Request::LeaseRevoke { id }),

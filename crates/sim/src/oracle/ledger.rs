@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use synod_core::{CommandId, Index, Members, NodeId};
+use synod_core::{CommandId, Index, Members, NodeId, Vector};
 
 use crate::machine::{Applied, Audited};
 
@@ -22,12 +22,14 @@ pub enum Judging {
 }
 
 /// What one client's command has come to.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Submitted {
     payload: u64,
     fate: Fate,
     /// Whether a client was told that it is done.
     acknowledged: bool,
+    /// What its replica had applied when it was submitted, where there is no single order: its client may have seen that.
+    seen: Option<Box<Vector>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,7 +131,28 @@ impl Ledger {
     pub fn submit(&mut self, id: CommandId, payload: u64) {
         let numbers = self.submitted.entry(id.origin).or_default();
         assert_eq!(numbers.len() as u64 + 1, id.number, "commands are numbered without gaps");
-        numbers.push(Submitted { payload, fate: Fate::Open, acknowledged: false });
+        numbers.push(Submitted { payload, fate: Fate::Open, acknowledged: false, seen: None });
+    }
+
+    /// The replica that a command is submitted to has applied this.
+    pub fn submitted_after(&mut self, id: CommandId, seen: &Vector) {
+        if let Some(submitted) = self.submitted(id) {
+            submitted.seen = Some(Box::new(seen.clone()));
+        }
+    }
+
+    /// A machine that had applied `past` applies a command.
+    ///
+    /// # Errors
+    /// When whoever submitted it may have seen what is not in `past`: causal delivery is broken.
+    pub fn depends(&mut self, node: NodeId, id: CommandId, past: &Vector) -> Result<(), Broken> {
+        match self.submitted(id).and_then(|submitted| submitted.seen.as_deref()) {
+            Some(seen) if !past.dominates(seen) => Err((
+                "causal delivery",
+                format!("{node:?} applies {id:?} behind {past:?}, but its client may have seen {seen:?}"),
+            )),
+            _ => Ok(()),
+        }
     }
 
     fn submitted(&mut self, id: CommandId) -> Option<&mut Submitted> {

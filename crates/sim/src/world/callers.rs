@@ -1,10 +1,12 @@
 //! Clients at work: they call, are answered or refused, and what they are told is judged at once.
 
-use synod_core::{Command, CommandId, NodeId, ReadId};
+use std::time::Duration;
+
+use synod_core::{Command, CommandId, NodeId, ReadId, Vector};
 
 use super::{Calling, Event, World};
 use crate::client::{Ended, Record, Waiting};
-use crate::family::{Family, Reads};
+use crate::family::{Family, Reads, Sessions};
 use crate::machine::{Ask, Way, digest};
 use crate::oracle::ledger::Judging;
 use crate::trace::What;
@@ -46,7 +48,20 @@ impl<F: Family> World<F> {
             let at = self.now + self.clients.think(self.plan.think);
             return self.events.push(at, Event::Call { client });
         }
+        if F::sessions(&self.plan.options) == Sessions::Carried && self.calling == Calling::Yes {
+            // The replica waits with the call until it has applied what the token names; or the client goes elsewhere.
+            let token = &self.clients.clients[client].token;
+            if self.vector_of(node).is_some_and(|vector| !vector.dominates(token)) {
+                let at = self.now + self.clients.think(self.plan.think / 4) + Duration::from_millis(1);
+                return self.events.push(at, Event::Call { client });
+            }
+        }
         self.ask(client, node, ask);
+    }
+
+    /// What a replica has applied, where there is no single order.
+    pub(super) fn vector_of(&self, id: NodeId) -> Option<&Vector> {
+        self.nodes[id.0 as usize - 1].running.as_ref()?.replica.machine().store.vector()
     }
 
     pub(super) fn ask(&mut self, client: usize, id: NodeId, ask: Ask) {
@@ -75,6 +90,9 @@ impl<F: Family> World<F> {
             Waiting::Command(id) => {
                 let payload = ask.payload();
                 self.ledger.submit(id, digest(&payload));
+                if let Some(vector) = self.vector_of(id.origin).cloned() {
+                    self.ledger.submitted_after(id, &vector);
+                }
                 let mut taken = Ok(());
                 self.with(id.origin, |replica, _| taken = replica.submit(Command { id, payload }));
                 if taken.is_err() {
@@ -101,6 +119,13 @@ impl<F: Family> World<F> {
     }
 
     pub(super) fn ended(&mut self, client: usize, ended: Ended) {
+        let node = self.clients.clients[client].node;
+        if matches!(ended, Ended::Said(_))
+            && node.0 > 0
+            && let Some(vector) = self.vector_of(node).cloned()
+        {
+            self.clients.clients[client].token.join(&vector);
+        }
         if let Some(record) = self.clients.end(client, self.now, ended) {
             self.after(client, record);
         }

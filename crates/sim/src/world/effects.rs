@@ -10,7 +10,7 @@ use super::{Body, Event, MessageOf, World};
 use crate::client::{Ended, Waiting};
 use crate::family::{Family, Finality};
 use crate::faults::FaultKind;
-use crate::machine::mix;
+use crate::machine::{Applied, mix};
 use crate::network::{Fate, Form, NODES_MAX};
 use crate::script::show_packet;
 use crate::trace::What;
@@ -77,6 +77,7 @@ impl<F: Family> World<F> {
             }
             self.lease_ended(id, applied.id);
         }
+        self.observe_pasts(id, &trail);
         trail.clear();
         self.trail = trail;
         if is_liar {
@@ -93,6 +94,24 @@ impl<F: Family> World<F> {
             if matches!(role, Role::Leader | Role::Primary) {
                 self.elected = Some((self.now, id, term));
                 self.examine_leader(id, term);
+            }
+        }
+    }
+
+    /// Where there is no single order: what was applied came behind what it depends on, and nothing that was shown goes back.
+    fn observe_pasts(&mut self, id: NodeId, trail: &[Applied]) {
+        let node = &mut self.nodes[id.0 as usize - 1];
+        let Some(running) = &mut node.running else { return };
+        let pasts = std::mem::take(&mut running.replica.machine_mut().pasts);
+        let Some(vector) = running.replica.machine().store.vector() else { return };
+        if !vector.dominates(&node.shown) {
+            let what = format!("{id:?} goes back from {:?} to {vector:?}", node.shown);
+            return self.broken(("monotonic revisions", what));
+        }
+        node.shown = vector.clone();
+        for (applied, past) in trail.iter().zip(&pasts) {
+            if let Err(broken) = self.ledger.depends(id, applied.id, past) {
+                return self.broken(broken);
             }
         }
     }

@@ -143,6 +143,18 @@ impl<F: Family> World<F> {
         &self.nodes[id.0 as usize - 1].disk
     }
 
+    /// What a replica has applied, where there is no single order.
+    #[must_use]
+    pub fn vector(&self, id: NodeId) -> Option<&synod_core::Vector> {
+        self.vector_of(id)
+    }
+
+    /// A digest of what a replica's keys hold.
+    #[must_use]
+    pub fn contents(&self, id: NodeId) -> Option<u64> {
+        Some(self.nodes[id.0 as usize - 1].running.as_ref()?.replica.machine().contents())
+    }
+
     /// A replica goes down and stays so.
     pub fn take_down(&mut self, id: NodeId) {
         self.crash(id, Some(Loss::Everything), Duration::ZERO);

@@ -24,12 +24,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use synod_core::{CommandId, Config, Members, NodeId, Protocol, Rng, Time, Wire};
+use synod_core::{CommandId, Config, Members, NodeId, Protocol, Rng, Time, Vector, Wire};
 use synod_replica::{CompactionPolicy, Limits, Packet, Replica};
 
 use crate::client::{Clients, Ended, Roaming, Vocabulary};
 use crate::disk::{Coverage, Loss, SimDisk};
-use crate::family::{Family, Finality};
+use crate::family::{Family, Finality, Sessions};
 use crate::faults::FaultKind;
 use crate::machine::{Applied, Audited, mix};
 use crate::network::Network;
@@ -169,7 +169,10 @@ impl<F: Family> World<F> {
             clients.vocabulary = Vocabulary::Registers;
         }
         if F::ORDER == Order::Causal {
-            clients.roaming = Roaming::AsSomebodyElse;
+            clients.vocabulary = Vocabulary::Causal;
+            if F::sessions(&plan.options) == Sessions::Forgotten {
+                clients.roaming = Roaming::AsSomebodyElse;
+            }
         }
         let mut world = World {
             now: Time::ZERO,
@@ -259,6 +262,7 @@ impl<F: Family> World<F> {
             slow_until: Time::ZERO,
             stuck_until: Time::ZERO,
             held_down: false,
+            shown: Vector::default(),
         });
     }
 
@@ -371,6 +375,7 @@ impl<F: Family> World<F> {
         let from = found.recovered.snapshot.as_ref().map(|snapshot| snapshot.at);
         let machine = match judging {
             Judging::Places => Audited::default(),
+            Judging::Sets if F::ORDER == Order::Causal => Audited::convergent(id),
             Judging::Sets => Audited::with_memory(),
         };
         let replica = match Replica::open(&config, limits, found.recovered, machine, now_own) {
@@ -406,6 +411,17 @@ impl<F: Family> World<F> {
             }
         }
         self.flush(id);
+        self.compare_with_before(id);
+    }
+
+    /// Where no position tells it: a replica that is back holds whatever it ever showed to anybody.
+    fn compare_with_before(&mut self, id: NodeId) {
+        let node = &self.nodes[id.0 as usize - 1];
+        let Some(vector) = self.vector_of(id).filter(|_| !node.harmed) else { return };
+        if !vector.dominates(&node.shown) {
+            let what = format!("{id:?} is back with {vector:?}, and had shown {:?}", node.shown);
+            self.broken(("durability", what));
+        }
     }
 
     /// The disk said no. If a trap cut the power it is a crash; else the process stops, which only a disk that

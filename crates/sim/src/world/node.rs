@@ -41,6 +41,8 @@ pub(crate) struct Node<F: Family> {
     pub(crate) stuck_until: Time,
     /// Whether it is to stay down, whoever wants it to start.
     pub(crate) held_down: bool,
+    /// The most that its machine has shown, where there is no single order.
+    pub(crate) shown: synod_core::Vector,
 }
 
 /// A replica at work.

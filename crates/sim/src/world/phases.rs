@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use synod_core::{Members, NodeId, Role, Time};
+use synod_core::{CommandId, Members, NodeId, Role, Time};
 
 use super::{Calling, Counts, Event, Health, Loss, World};
 use crate::client::{Ended, Record};
@@ -19,6 +19,7 @@ use crate::machine::Audited;
 use crate::oracle::Violation;
 use crate::oracle::history::{Judge, Judged, LeaseTiming, judge};
 use crate::oracle::ledger::Judging;
+use crate::script::Order;
 use crate::trace::{Happening, What};
 
 /// A healed core must decide again within so many (longest) election timeouts.
@@ -150,7 +151,8 @@ impl<F: Family> World<F> {
         if self.violation.is_none() {
             let silent: Vec<NodeId> =
                 self.probes.values().copied().filter(|id| !self.probed.contains(id)).collect();
-            let behind: Vec<NodeId> = core.iter().copied().filter(|id| !self.holds_everything(*id)).collect();
+            let behind: Vec<NodeId> =
+                core.iter().copied().filter(|id| !self.holds_everything(*id, &core)).collect();
             self.broken((
                 "termination",
                 format!(
@@ -265,12 +267,19 @@ impl<F: Family> World<F> {
         }
     }
 
-    fn holds_everything(&self, id: NodeId) -> bool {
+    /// Of what clients were told is done: what this core must hold in the end. Without a single order a replica answers when its own disk
+    /// has a write, so a write may be gone with the replica that took it.
+    fn promised(&self, core: &[NodeId]) -> impl Iterator<Item = CommandId> {
+        let acknowledged = self.ledger.acknowledged();
+        acknowledged.filter(move |id| F::ORDER == Order::Total || core.contains(&id.origin))
+    }
+
+    fn holds_everything(&self, id: NodeId, core: &[NodeId]) -> bool {
         let Some(running) = &self.nodes[id.0 as usize - 1].running else { return false };
         let machine = running.replica.machine();
         match (&machine.seen, F::finality(&self.plan.options)) {
             (None, _) => machine.count as usize >= self.ledger.len(),
-            (Some(seen), Finality::Certain) => self.ledger.acknowledged().all(|id| seen.contains(&id)),
+            (Some(seen), Finality::Certain) => self.promised(core).all(|id| seen.contains(&id)),
             (Some(_), Finality::Revocable) => true,
         }
     }
@@ -278,7 +287,7 @@ impl<F: Family> World<F> {
     fn is_recovered(&self, core: &[NodeId]) -> bool {
         let voters = self.voters();
         self.probes.values().all(|id| self.probed.contains(id) || !voters.contains(id))
-            && core.iter().filter(|id| voters.contains(id)).all(|id| self.holds_everything(*id))
+            && core.iter().filter(|id| voters.contains(id)).all(|id| self.holds_everything(*id, core))
     }
 
     /// With everything quiet, all of the core are in the same state. A lease may end at just this moment: replicas
@@ -322,7 +331,7 @@ impl<F: Family> World<F> {
             differ = machines.iter().find(|(_, other)| !same(other)).map(|(other, _)| (first, *other));
             if differ.is_none() {
                 let lost = match &one.seen {
-                    Some(seen) => self.ledger.acknowledged().filter(|id| !seen.contains(id)).count(),
+                    Some(seen) => self.promised(core).filter(|id| !seen.contains(id)).count(),
                     None => 0,
                 };
                 self.counts.revoked += lost as u64;
