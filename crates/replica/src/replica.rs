@@ -448,7 +448,8 @@ impl<P: Protocol, M: Machine> Replica<P, M> {
 
     fn apply_backlog<W: World<P, M>>(&mut self, now: Time, world: &mut W) -> Result<(), RestoreFailed> {
         // What its own disk gives back is applied at once: nobody may see a replica go through its past again.
-        let mut budget = if std::mem::take(&mut self.is_new) { usize::MAX } else { self.limits.applies_max };
+        let is_new = std::mem::take(&mut self.is_new);
+        let mut budget = if is_new && !P::HAS_ONE_ORDER { usize::MAX } else { self.limits.applies_max };
         while budget > 0
             && let Some(delivery) = self.backlog.pop_front()
         {
