@@ -6,8 +6,8 @@
 use std::path::Path;
 
 use synod_protocols::backup::{self, PrimaryBackup};
-use synod_protocols::multipaxos;
 use synod_protocols::causal::{self, Causal};
+use synod_protocols::multipaxos;
 use synod_protocols::pbft::{self, Pbft};
 use synod_protocols::raft::{Options, Raft};
 use synod_sim::script::{Order, check_folder};

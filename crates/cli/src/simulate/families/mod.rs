@@ -9,12 +9,14 @@
 #![allow(dead_code, reason = "whoever includes the table may use a part of it")]
 
 mod backup;
+mod causal;
 mod multipaxos;
 mod paxos;
 mod pbft;
 mod raft;
 
 pub(crate) use backup::BackupFamily;
+pub(crate) use causal::CausalFamily;
 pub(crate) use multipaxos::MultiPaxosFamily;
 pub(crate) use paxos::PaxosFamily;
 pub(crate) use pbft::PbftFamily;
@@ -29,6 +31,7 @@ macro_rules! each_family {
             pbft: PbftFamily,
             multipaxos: MultiPaxosFamily,
             paxos: PaxosFamily,
+            causal: CausalFamily,
         }
     };
 }
