@@ -62,8 +62,11 @@ fn each_alone_in_a_partition_takes_writes() {
     world.run_for(Duration::from_secs(60));
     assert_eq!(world.violation(), None);
     let all = Vector::from_iter((1..=5).map(|id| (NodeId(id), 60)));
-    for id in 1..=5 {
-        assert_eq!(vector(&world, id), all, "n{id} has everything");
+    // Where two had snapshots of different states at one position, one of them moved on by a cast that says nothing.
+    let first = vector(&world, 1);
+    assert!(first.dominates(&all), "n1 has everything: {first:?}");
+    for id in 2..=5 {
+        assert_eq!(vector(&world, id), first, "n{id} has what n1 has");
     }
     let contents: Vec<u64> = (1..=5).filter_map(|id| world.contents(NodeId(id))).collect();
     assert_eq!(contents, [contents[0]; 5], "all hold the same");
