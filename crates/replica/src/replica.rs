@@ -365,7 +365,7 @@ impl<P: Protocol, M: Machine> Replica<P, M> {
         let known = self.snapshot.as_ref().map(|snapshot| snapshot.at);
         let restored = self.out.deliveries.iter().rev().find_map(|delivery| match delivery {
             Delivery::Restore(snapshot) | Delivery::Adopt(snapshot) => {
-                Some(Some(snapshot.clone()).filter(|snapshot| known != Some(snapshot.at)))
+                Some(Some(snapshot.clone()).filter(|snapshot| P::HAS_ONE_ORDER || known != Some(snapshot.at)))
             }
             Delivery::Replace(snapshot) => Some(Some(snapshot.clone())),
             _ => None,
