@@ -38,6 +38,7 @@ family! {
     raft "raft" &[],
     multipaxos "multipaxos" &[],
     paxos "paxos" &[],
+    causal "causal" &[],
     pbft "pbft" &[],
     primary_backup "primary-backup" &[("after-loss", "serve")],
 }

@@ -43,6 +43,8 @@ pub struct Offer {
     pub reconfigure: Cell,
     /// Handing leadership over when asked to.
     pub transfer: Cell,
+    /// Alarms that hold for all members: who is over the quota, or damaged, stops all writes.
+    pub alarms: Cell,
 }
 
 impl Offer {
@@ -58,6 +60,7 @@ impl Offer {
         leases: Cell::Yes,
         reconfigure: Cell::Yes,
         transfer: Cell::Yes,
+        alarms: Cell::Yes,
     };
 }
 
@@ -214,7 +217,8 @@ impl Contract {
             Call::Lease => ("leases", offer.leases),
             Call::Reconfigure => ("changes of the members", offer.reconfigure),
             Call::Transfer => ("a leader that can be moved", offer.transfer),
-            Call::Watch | Call::Members | Call::Alarm | Call::Local => ("this", Cell::Yes),
+            Call::Alarm => ("alarms", offer.alarms),
+            Call::Watch | Call::Members | Call::Local => ("this", Cell::Yes),
         }
     }
 

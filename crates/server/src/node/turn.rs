@@ -23,7 +23,7 @@ use super::reaching::Reaching;
 use super::waiters::Who;
 use super::world::{Outside, SharedMachine};
 use super::{MemberError, Shared};
-use crate::protocol::{House, Served};
+use crate::protocol::{House, Order, Served};
 use crate::service::backend::{Cause, Failure, Standing};
 
 /// How often the status is looked at while turn follows turn: it costs more than a turn's own work.
@@ -355,6 +355,8 @@ impl<P: Served> Turn<P> {
         match P::ROW.house {
             House::Leader => return status.leader,
             House::Majority if !reached => return None,
+            // What one does about its own revisions and quota does not reach the others' order.
+            House::Anyone if P::ORDER == Order::Stamped => return Some(self.outside.me),
             House::Majority | House::Anyone => {}
         }
         let first = self.outside.transport.first_connected(|id| status.members.voters.contains(&id));

@@ -5,6 +5,7 @@
 //! who keeps house, what it cannot give. Nothing else in this crate names a protocol.
 
 mod backup;
+mod causal;
 mod chosen;
 mod multipaxos;
 mod paxos;
@@ -102,7 +103,7 @@ pub enum House {
     Leader,
     /// All are equal, and a majority must be reached for anything to be ordered: the first member that is there keeps house.
     Majority,
-    /// All are equal, and each goes on alone: the first member that is there keeps house.
+    /// All are equal, and each goes on alone: the first member that is there keeps house; without a single order each its own.
     Anyone,
 }
 
@@ -160,6 +161,7 @@ pub static FAMILY: &[Kin] = &[
     kin::<protocols::paxos::Paxos>(),
     kin::<protocols::pbft::Pbft>(),
     kin::<protocols::backup::PrimaryBackup>(),
+    kin::<protocols::causal::Causal>(),
 ];
 
 const fn kin<P: Served>() -> Kin {
