@@ -19,7 +19,8 @@ impl Shell {
 
     fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(SYNOD);
-        command.args(words).arg("--endpoints").arg(&self.endpoints).env_remove("ETCDCTL_ENDPOINTS");
+        // In front: what follows a command's own words belongs to the program that it runs.
+        command.arg("--endpoints").arg(&self.endpoints).args(words).env_remove("ETCDCTL_ENDPOINTS");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }

@@ -86,8 +86,11 @@ fn a_member_is_replaced_while_the_cluster_serves() {
     let gone = cluster.leader().expect("a leader");
     let others: Vec<usize> = (0..4).filter(|member| *member != gone).collect();
     let id = id_of(&cluster, others[0], gone);
-    let removed = call(&cluster, others[0], "remove", &json!({ "ID": id })).expect("removed");
-    assert_eq!(removed["members"].as_array().map(Vec::len), Some(3), "{removed}");
+    // The answer may go with the leader that would have given it; asked again, the member is not found any more.
+    match call(&cluster, others[0], "remove", &json!({ "ID": id })) {
+        Ok(removed) => assert_eq!(removed["members"].as_array().map(Vec::len), Some(3), "{removed}"),
+        Err(why) => assert!(why.contains("member not found"), "{why}"),
+    }
     assert!(!cluster.members[gone].ended_by_itself().success());
     assert!(
         cluster.members[gone].log().contains("was removed from the cluster"),
@@ -203,7 +206,8 @@ fn from_one_to_two_and_back() {
     let reply = call(&cluster, 0, "update", &moved).expect("it is told");
     assert!(reply.to_string().contains("http://127.0.0.1:9"), "{reply}");
     put(&cluster, new, "moved");
-    call(&cluster, 1, "remove", &json!({ "ID": id })).expect("removed");
+    // Asked of the one that stays: who is removed may end before it has answered.
+    call(&cluster, 0, "remove", &json!({ "ID": id })).expect("removed");
     assert!(!cluster.members[new].ended_by_itself().success());
     put(&cluster, 0, "alone again");
 }
