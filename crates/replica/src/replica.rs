@@ -1,4 +1,6 @@
 //! One replica: a protocol and a machine, and the order in which effects leave.
+//!
+//! (tidy: long because the order in which lanes are drained is one story, and is read as one.)
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -2,6 +2,8 @@
 //!
 //! A mistake within a stream ends the stream; a mistake about the connection ends the connection with GOAWAY and the reason in
 //! words (RFC 9113, 5.4). Nothing that a peer sends is kept without a bound.
+//!
+//! (tidy: long because every frame that a peer may send is judged here, by the same few fields.)
 
 use std::cell::RefCell;
 use std::io;

@@ -6,6 +6,8 @@
 //! others as little as possible. The digest over all events ([`World::trace_hash`]) tells two runs apart.
 //!
 //! The replica, the log, the recovery and the store are the shipped ones; the machines around them are not.
+//!
+//! (tidy: long because the world is one value, and its parts stand in files of their own already.)
 
 mod callers;
 mod disks;
