@@ -9,4 +9,5 @@ mod flow;
 pub mod multipaxos;
 pub mod paxos;
 pub mod pbft;
+pub mod pow;
 pub mod raft;
