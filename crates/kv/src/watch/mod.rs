@@ -331,6 +331,18 @@ impl Hub {
         output
     }
 
+    /// Whether a stream has something to say.
+    #[must_use]
+    pub fn has_more(&self, stream: StreamId) -> bool {
+        self.streams.get(&stream).is_some_and(|it| !it.is_empty())
+    }
+
+    /// Whether [`Hub::take_ready`] may name a stream.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
     /// Lets less wait on one stream than [`WATCH_QUEUE_BYTES_MAX`]: for memory that is scarce, and for simulations in which
     /// clients are to be slow.
     pub fn limit_queues(&mut self, bytes_max: usize) {

@@ -21,6 +21,7 @@ use crate::http::body::{self, Body, GrpcForm, Upload};
 use crate::service::Service;
 use crate::service::backend::Backend;
 use crate::service::intake::Share;
+use crate::service::lane::OnLane;
 use crate::service::metadata::Metadata;
 use crate::service::session;
 use crate::service::stream::{Handler, Inbox, Outbox, Source, no_request, poll_once};
@@ -44,7 +45,10 @@ pub fn is_grpc<T>(request: &Request<T>) -> bool {
 }
 
 /// Answers one call.
-pub async fn serve<B: Backend>(service: &Arc<Service<B>>, request: Request<impl Upload>) -> Response<Body> {
+pub async fn serve<B: Backend>(
+    service: &Arc<Service<B>>,
+    mut request: Request<impl Upload>,
+) -> Response<Body> {
     let Some(method) = Method::by_path(request.uri().path()) else {
         return refuse(&unknown(request.uri().path()));
     };
@@ -67,6 +71,7 @@ pub async fn serve<B: Backend>(service: &Arc<Service<B>>, request: Request<impl 
     };
     let tally = service.metrics().start(method, metadata.client_version());
     let message_max = service.options().request_bytes_max + OVERHEAD;
+    let lane = request.extensions_mut().remove::<OnLane>();
     let frames = Frames {
         body: request.into_body(),
         deframer: Deframer::new(message_max),
@@ -99,7 +104,7 @@ pub async fn serve<B: Backend>(service: &Arc<Service<B>>, request: Request<impl 
             }
         }
         Shape::ServerStream | Shape::BidiStream => {
-            let outbox = Outbox::default();
+            let outbox = Outbox::beside(lane);
             let timeout = metadata.timeout;
             let form = match metadata.wants_token {
                 // A stream's token is that of its end: it comes with the trailers.

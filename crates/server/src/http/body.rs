@@ -227,15 +227,7 @@ impl GrpcForm {
 
 impl Form for GrpcForm {
     fn message(&mut self, payload: Payload, frames: &mut VecDeque<Frame<Bytes>>) {
-        match payload {
-            Payload::Whole(framed) => frames.push_back(Frame::data(framed.framed())),
-            Payload::Pieces(Pieces { length, pieces }) => {
-                let mut prefix = BytesMut::new();
-                put_prefix(&mut prefix, length);
-                frames.push_back(Frame::data(prefix.freeze()));
-                frames.extend(pieces.map(Frame::data));
-            }
-        }
+        frames.extend(payload.framed().map(Frame::data));
     }
 
     fn end(&mut self, result: &Result<(), Status>, frames: &mut VecDeque<Frame<Bytes>>) {

@@ -6,6 +6,7 @@
 //! (tidy: long because every frame that a peer may send is judged here, by the same few fields.)
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -29,6 +30,7 @@ use crate::grpc::Deframer;
 use crate::http::Scope;
 use crate::http::body::{self, Body};
 use crate::service::intake::Intake;
+use crate::service::lane::{Carried, Lane, OnLane};
 use crate::service::payload::{PREFIX, Payload};
 use crate::status::{Code, Status};
 
@@ -89,6 +91,10 @@ pub(super) struct Connection {
     streams: HashMap<u32, Stream, FixedState>,
     taken: Taken,
     pub(super) jobs: Vec<Job>,
+    /// Where watch streams are rung for.
+    pub(super) lane: Arc<Lane>,
+    /// Watch streams that have something to say.
+    pub(super) rung: VecDeque<Carried>,
     last_stream: u32,
     /// A header block that is continued.
     block: Option<Block>,
@@ -140,6 +146,8 @@ impl Connection {
             streams: HashMap::default(),
             taken: Taken::default(),
             jobs: Vec::new(),
+            lane: Arc::default(),
+            rung: VecDeque::new(),
             last_stream: 0,
             block: None,
             receive_window: i64::from(CONNECTION_WINDOW),
@@ -381,7 +389,9 @@ impl Connection {
                 if let Some(stream) = self.streams.get_mut(&id) {
                     stream.abort = Some(abort);
                 }
-                self.jobs.push(Job::Route(id, Box::new(request.map(|()| body)), registration));
+                let mut request = Box::new(request.map(|()| body));
+                request.extensions_mut().insert(OnLane { lane: self.lane.clone(), call: id });
+                self.jobs.push(Job::Route(id, request, registration));
             }
         }
         Ok(())
@@ -646,6 +656,26 @@ impl Connection {
         self.output.queue(id, stream);
     }
 
+    /// The next watch stream that has something to say, and room for it.
+    pub(super) fn next_rung(&mut self) -> Option<Carried> {
+        while !self.output.is_full() {
+            let (watched, id) = self.rung.pop_front()?;
+            let Some(stream) = self.streams.get_mut(&id) else { continue };
+            if stream.pending.is_empty() {
+                return Some((watched, id));
+            }
+            stream.held_up = Some(watched);
+        }
+        None
+    }
+
+    /// One message of a stream of them.
+    pub(super) fn put_message(&mut self, id: u32, payload: Payload) {
+        for bytes in payload.framed() {
+            self.push(id, Piece::Data { bytes, is_last: false });
+        }
+    }
+
     fn push(&mut self, id: u32, piece: Piece) {
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.push(piece);
@@ -692,6 +722,11 @@ impl Connection {
                     self.reset(id, reason::NO_ERROR);
                     continue;
                 }
+            }
+            if stream.pending.is_empty()
+                && let Some(watched) = stream.held_up.take()
+            {
+                self.rung.push_back((watched, id));
             }
             if stream.pending_bytes < BODY_WAITING_MAX
                 && let Some(body) = stream.body.take()

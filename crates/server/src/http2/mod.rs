@@ -14,7 +14,8 @@
 //! *Unary gRPC calls* (most of the traffic) take the short way: the message is copied out of the read buffer, the service's future is
 //! polled beside the others, and the answer's three frames are written into one buffer, which leaves with one
 //! write for all that were ready. *Everything else* (streams, the JSON gateway, health pages) becomes an `http::Request` and goes
-//! through the same [`route`](crate::http) as HTTP/1; its response body is polled when there is room for what it says.
+//! through the same [`route`](crate::http) as HTTP/1; its response body is polled when there is room for what it says. *Watch
+//! events* pass their handlers by: the connection takes them from the hub itself ([`lane`](crate::service::lane)).
 //!
 //! Bounded: the header block, the fields, the streams, unfinished requests (`service::intake`), what waits to be written (a peer that
 //! does not read is not read from either), and calls that were reset but still run. Priorities and server push are left out;
@@ -55,6 +56,10 @@ const TICK: Duration = Duration::from_secs(10);
 
 /// Reads in a row before others on this thread have their turn.
 const ROUNDS_MAX: usize = 16;
+
+/// Watch streams that are served before others on this thread have their turn: commands above all, so that what they do goes
+/// to each stream in fewer messages.
+const CARRIED_MAX: usize = 32;
 
 /// What a call on the short way came to.
 type Answer = (u32, Result<Payload, Status>);
@@ -146,16 +151,19 @@ impl<B: Backend, C: Fn(u32, Call, Bytes) -> F, F: Future<Output = Answer>> Drive
             self.begin_jobs();
             let answered = self.poll_answers(context);
             self.connection.give_back_windows();
-            for (stream, body, abort) in self.connection.pump() {
-                self.bodies.push(Abortable::new(NextFrame { stream, body: Some(body) }, abort));
-            }
+            self.carry_events(context);
+            self.pump();
             if self.connection.is_finished() && self.calls.is_empty() {
                 ready!(self.connection.poll_flush(&mut self.socket, context))?;
                 return Poll::Ready(self.connection.outcome());
             }
             // A peer that does not take what is written waits here; whatever else happens wakes the task as well.
-            if let Poll::Ready(failed @ Err(_)) = self.connection.poll_flush(&mut self.socket, context) {
+            let flushed = self.connection.poll_flush(&mut self.socket, context);
+            if let Poll::Ready(failed @ Err(_)) = flushed {
                 return Poll::Ready(failed);
+            }
+            if flushed.is_ready() && !self.connection.rung.is_empty() {
+                break;
             }
             if !arrived && !answered {
                 return Poll::Pending;
@@ -163,6 +171,27 @@ impl<B: Backend, C: Fn(u32, Call, Bytes) -> F, F: Future<Output = Answer>> Drive
         }
         context.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Takes watch events from the hub, as far as there is room for them.
+    fn carry_events(&mut self, context: &mut Context<'_>) {
+        self.connection.lane.clone().take(&mut self.connection.rung, context.waker());
+        for _ in 0..CARRIED_MAX {
+            let Some((watched, stream)) = self.connection.next_rung() else { return };
+            let connection = &mut self.connection;
+            let more = self.front.service.carry(watched, |payload| connection.put_message(stream, payload));
+            if more {
+                connection.rung.push_back((watched, stream));
+            }
+            self.pump();
+        }
+    }
+
+    /// Writes what there is room for, and asks for more of what is written.
+    fn pump(&mut self) {
+        for (stream, body, abort) in self.connection.pump() {
+            self.bodies.push(Abortable::new(NextFrame { stream, body: Some(body) }, abort));
+        }
     }
 
     fn begin_jobs(&mut self) {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::AbortHandle;
 use http::HeaderMap;
+use synod_kv::watch::StreamId;
 
 use super::request::Call;
 use super::upload::Upload;
@@ -34,6 +35,8 @@ pub(super) struct Stream {
     pub(super) abort: Option<AbortHandle>,
     /// Whether it stands in the list of those that have something to send.
     pub(super) is_queued: bool,
+    /// The watch stream that has more to say as soon as what is pending was sent.
+    pub(super) held_up: Option<StreamId>,
     /// The tick at which it began.
     pub(super) since: u32,
 }
@@ -108,6 +111,7 @@ impl Stream {
             body: None,
             abort: None,
             is_queued: false,
+            held_up: None,
             since,
         }
     }

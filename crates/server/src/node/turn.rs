@@ -30,9 +30,18 @@ use crate::service::backend::{Cause, Failure, Standing};
 const STATUS_EVERY: Duration = Duration::from_millis(2);
 /// Between two tries of what waits for a leader although there seems to be one.
 const RETRY_EVERY: Duration = Duration::from_millis(20);
+/// How long the thread stays awake for a lone client: for its fence, since peers answer sooner than a sleeping
+/// thread is woken; and for its next question, when it asked the last one that soon. With more clients there is work
+/// to be done meanwhile.
+const AWAKE_MAX: Duration = Duration::from_micros(60);
 /// Versions that watchers who lag may look at, and keys that the scrubber may look at, in one turn.
 const CATCH_UP_BUDGET: usize = 2_000;
 const SCRUB_BUDGET: usize = 500;
+
+/// So many watch streams woken at once are a crowd, and for each of them the next waking waits so long: about twice what
+/// it takes to serve it.
+const CROWD_MIN: usize = 64;
+const CROWD_PAUSE: Duration = Duration::from_micros(4);
 
 /// A monotonic clock.
 #[derive(Clone, Copy, Debug)]
@@ -76,8 +85,17 @@ pub(crate) struct Past {
     status_at: Time,
     status_due: bool,
     retried_at: Time,
+    /// Whether clients wait; when the first of them began to, and when none was left last.
+    waits: bool,
+    asked_at: Time,
+    answered_at: Time,
+    /// Whether the last question followed close upon the answer before.
+    asks_soon: bool,
     pub(super) revoked_at: Time,
     more_to_do: bool,
+    /// Before this no watch stream is woken again; and whether one is to be.
+    ring_at: Time,
+    ring_due: bool,
     /// When the present leader was first seen, and when there was none last.
     elected_at: Option<Time>,
     /// Since when there has been no connection to a majority.
@@ -105,7 +123,13 @@ impl<P: Served> Turn<P> {
         while !self.past.stop {
             let now = self.clock.now();
             let deadline = self.deadline(now);
-            if deadline.is_some_and(|deadline| deadline <= now) {
+            if self.stays_awake(now) {
+                tokio::select! {
+                    biased;
+                    () = self.shared.inbox.rung() => {}
+                    () = tokio::task::yield_now() => continue,
+                }
+            } else if deadline.is_some_and(|deadline| deadline <= now) {
                 // Whoever else wants this thread gets it once, sockets included.
                 tokio::task::yield_now().await;
             } else {
@@ -125,6 +149,27 @@ impl<P: Served> Turn<P> {
         Ok(())
     }
 
+    /// Whether what comes next is so near that sleeping would only make it late.
+    fn stays_awake(&self, now: Time) -> bool {
+        let past = &self.past;
+        let fence = self.outside.waiters.is_one_read() && now.since(past.asked_at) < AWAKE_MAX;
+        let question = past.asks_soon && !past.waits && now.since(past.answered_at) < AWAKE_MAX;
+        fence || question
+    }
+
+    /// Notes whether a lone client has asked, and was answered.
+    fn note_clients(&mut self, now: Time) {
+        let past = &mut self.past;
+        let waits = !self.outside.waiters.is_empty();
+        if waits && !past.waits {
+            past.asks_soon = now.since(past.answered_at) < AWAKE_MAX;
+            past.asked_at = now;
+        } else if !waits && past.waits {
+            past.answered_at = self.clock.now();
+        }
+        past.waits = waits;
+    }
+
     fn deadline(&mut self, now: Time) -> Option<Time> {
         if self.past.more_to_do {
             return Some(now);
@@ -135,9 +180,10 @@ impl<P: Served> Turn<P> {
         let leases = leases.map(|due| due.max(self.past.revoked_at + REVOKE_EVERY));
         let moving = self.moving.as_ref().map(|moving| moving.deadline);
         let waiting = self.outside.waiters.next_deadline();
+        let ring = self.past.ring_due.then_some(self.past.ring_at);
         let reaching = self.reaching_deadline();
         let changes = self.changes_deadline();
-        [self.replica.deadline(), status, retry, leases, moving, waiting, reaching, changes]
+        [self.replica.deadline(), status, retry, leases, moving, waiting, ring, reaching, changes]
             .into_iter()
             .flatten()
             .min()
@@ -159,7 +205,7 @@ impl<P: Served> Turn<P> {
                 "apply request took too long"
             );
         }
-        self.serve_watchers();
+        self.serve_watchers(now);
         self.note_standing(now);
         self.settle_move(now);
         self.settle_changes(now);
@@ -169,6 +215,7 @@ impl<P: Served> Turn<P> {
         let (elected, isolated, election) =
             (self.past.elected_at, self.past.isolated_since, self.election_timeout);
         self.outside.waiters.expire(now, |since| cause(since, elected, isolated, election));
+        self.note_clients(now);
         Ok(())
     }
 
@@ -285,11 +332,16 @@ impl<P: Served> Turn<P> {
         self.shared.standing.lock().keeper == Some(self.outside.me)
     }
 
-    fn serve_watchers(&mut self) {
+    /// Brings watchers forward, and wakes the streams that have something to say. After a crowd of them commands have their
+    /// turn first: what happens meanwhile goes to each stream in one message.
+    fn serve_watchers(&mut self, now: Time) {
         let mut store = self.shared.store.write();
         let lagging = store.catch_up(CATCH_UP_BUDGET);
         let scrubbing = store.scrub(SCRUB_BUDGET);
-        let ready = store.hub().take_ready();
+        let hub = store.hub();
+        let due = now >= self.past.ring_at;
+        let ready = if due { hub.take_ready() } else { Vec::new() };
+        self.past.ring_due = hub.is_ready();
         let compacted = store.compacted();
         drop(store);
         if !scrubbing {
@@ -298,6 +350,10 @@ impl<P: Served> Turn<P> {
         self.past.more_to_do = lagging || scrubbing;
         // Outside the lock: whoever wakes wants to read.
         if !ready.is_empty() {
+            self.past.ring_at = match ready.len() {
+                0..CROWD_MIN => Time::ZERO,
+                crowd => now + CROWD_PAUSE * crowd as u32,
+            };
             self.shared.bell.ring(ready);
         }
     }

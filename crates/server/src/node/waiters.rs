@@ -143,6 +143,18 @@ impl Waiters {
         self.asks.get(&number).map(|(ask, _)| *ask)
     }
 
+    /// Whether nobody waits for a command or a fence.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.commands.is_empty() && self.reads.is_empty()
+    }
+
+    /// Whether a single client waits, and for a fence.
+    pub(crate) fn is_one_read(&self) -> bool {
+        self.commands.is_empty()
+            && self.reads.len() == 1
+            && self.reads.values().all(|answers| answers.len() == 1)
+    }
+
     /// Whether clients wait behind this read.
     pub(crate) fn awaits(&self, read: u64) -> bool {
         self.reads.contains_key(&read)

@@ -9,6 +9,7 @@ pub mod bell;
 mod cluster;
 pub mod intake;
 mod kv;
+pub(crate) mod lane;
 mod lease;
 mod levels;
 mod maintenance;

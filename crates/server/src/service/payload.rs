@@ -86,6 +86,19 @@ impl Payload {
         Payload::Whole(Framed::encode(message))
     }
 
+    /// The pieces that make up the message, with its prefix in front.
+    pub fn framed(self) -> impl Iterator<Item = Bytes> {
+        let (first, rest) = match self {
+            Payload::Whole(framed) => (framed.framed(), None),
+            Payload::Pieces(Pieces { length, pieces }) => {
+                let mut prefix = BytesMut::new();
+                put_prefix(&mut prefix, length);
+                (prefix.freeze(), Some(pieces))
+            }
+        };
+        std::iter::once(first).chain(rest.into_iter().flatten())
+    }
+
     /// The length of the message, without prefix.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -13,6 +13,7 @@ use std::task::Poll;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use super::lane::OnLane;
 use super::payload::Payload;
 use crate::status::{Code, Status};
 
@@ -26,9 +27,17 @@ const WAITING_MAX: usize = 4;
 #[derive(Clone, Default)]
 pub struct Outbox {
     waiting: Arc<Mutex<VecDeque<Payload>>>,
+    /// Where the connection itself would take watch events.
+    pub(super) lane: Option<OnLane>,
 }
 
 impl Outbox {
+    /// An outbox beside a place on a lane, if there is one.
+    #[must_use]
+    pub fn beside(lane: Option<OnLane>) -> Outbox {
+        Outbox { waiting: Arc::default(), lane }
+    }
+
     /// Puts a reply in, as soon as there is room.
     pub async fn send(&self, payload: Payload) {
         let mut payload = Some(payload);

@@ -13,6 +13,7 @@ use synod_api::etcdserverpb::watch_request::RequestUnion;
 use synod_kv::watch::{EventBatch, StreamId, TAKEN_BACK, WatchFlags, WatchOutput, WatchRequest};
 
 use super::backend::Backend;
+use super::payload::Payload;
 use super::stream::{Inbox, Outbox, poll_once};
 use super::{Service, decode};
 use crate::contract::{Call, Level};
@@ -44,32 +45,45 @@ impl<B: Backend> Service<B> {
     pub(super) async fn watch(&self, mut inbox: Inbox, outbox: Outbox) -> Result<(), Status> {
         let stream = self.backend.store().write().hub().open_stream();
         let _open = Open { service: self, stream };
+        if let Some(place) = outbox.lane.clone() {
+            let _rope = self.backend.bell().hang_on_lane(stream, place);
+            while let Some(body) = inbox.next().await? {
+                self.obey(stream, decode(body)?)?;
+                self.backend.bell().ring([stream]);
+            }
+            // A client that will ask nothing more still gets its events, until it goes.
+            return std::future::pending().await;
+        }
         let rope = self.backend.bell().hang(stream);
         // A client that will ask nothing more still gets its events, until it goes.
         let mut asking = true;
         loop {
-            let taken = self.take(stream);
-            let quiet = taken.is_empty();
+            let (taken, more) = self.take(stream);
+            let mut payloads = Vec::with_capacity(taken.len());
             for output in taken {
-                self.say(&outbox, output).await;
+                self.say(output, &mut |payload| payloads.push(payload));
             }
-            let asked = match (asking, quiet) {
-                (false, true) => {
+            for payload in payloads {
+                outbox.send(payload).await;
+            }
+            let asked = match (asking, more) {
+                (false, true) => continue,
+                (false, false) => {
                     rope.rung().await;
                     continue;
                 }
-                (false, false) => continue,
-                (true, true) => {
+                // However much happens, the client's requests have their turn.
+                (true, true) => match poll_once(inbox.next()).await {
+                    Some(asked) => asked,
+                    None => continue,
+                },
+                (true, false) => {
                     tokio::select! {
+                        biased;
                         asked = inbox.next() => asked,
                         () = rope.rung() => continue,
                     }
                 }
-                // However much happens, the client's requests have their turn.
-                (true, false) => match poll_once(inbox.next()).await {
-                    Some(asked) => asked,
-                    None => continue,
-                },
             };
             match asked? {
                 Some(body) => self.obey(stream, decode(body)?)?,
@@ -78,8 +92,17 @@ impl<B: Backend> Service<B> {
         }
     }
 
-    /// What the hub has for the stream, some of it.
-    fn take(&self, stream: StreamId) -> Vec<WatchOutput> {
+    /// Gives some of what the hub has for a stream to whoever carries it; whether the hub has more.
+    pub(crate) fn carry(&self, stream: StreamId, mut put: impl FnMut(Payload)) -> bool {
+        let (taken, more) = self.take(stream);
+        for output in taken {
+            self.say(output, &mut put);
+        }
+        more
+    }
+
+    /// What the hub has for the stream, some of it; and whether it has more.
+    fn take(&self, stream: StreamId) -> (Vec<WatchOutput>, bool) {
         let mut taken = Vec::new();
         let mut bytes = 0;
         let mut store = self.backend.store().write();
@@ -91,12 +114,12 @@ impl<B: Backend> Service<B> {
             }
             taken.push(output);
         }
-        let lagging = hub.is_lagging();
+        let (more, lagging) = (hub.has_more(stream), hub.is_lagging());
         drop(store);
         if lagging {
             self.backend.nudge();
         }
-        taken
+        (taken, more)
     }
 
     fn obey(&self, stream: StreamId, request: pb::WatchRequest) -> Result<(), Status> {
@@ -115,8 +138,8 @@ impl<B: Backend> Service<B> {
         Ok(())
     }
 
-    /// Sends one response, in fragments if it is large and the client can put them together.
-    async fn say(&self, outbox: &Outbox, output: WatchOutput) {
+    /// One response, in fragments if it is large and the client can put them together.
+    fn say(&self, output: WatchOutput, put: &mut impl FnMut(Payload)) {
         let header = |revision| self.header(revision);
         let (header, watched) = match output {
             WatchOutput::Created { watch_id, revision } => {
@@ -149,19 +172,19 @@ impl<B: Backend> Service<B> {
                 let bytes: usize = batches.iter().map(|batch| batch.bytes.len()).sum();
                 if !fragment || bytes < bytes_max {
                     let events = batches.into_iter().map(|batch| batch.bytes.clone()).collect();
-                    outbox.send(reply::watch(&header, &watched, events)).await;
+                    put(reply::watch(&header, &watched, events));
                     return;
                 }
                 let pieces = EventBatch::fragments(&batches, bytes_max);
                 let last = pieces.len() - 1;
                 for (place, piece) in pieces.into_iter().enumerate() {
                     let watched = Watched { fragment: place < last, ..watched.clone() };
-                    outbox.send(reply::watch(&header, &watched, vec![piece])).await;
+                    put(reply::watch(&header, &watched, vec![piece]));
                 }
                 return;
             }
         };
-        outbox.send(reply::watch(&header, &watched, Vec::new())).await;
+        put(reply::watch(&header, &watched, Vec::new()));
     }
 
     /// Tells idle watches now and then how far they have come, as long as the service lives.
