@@ -42,7 +42,7 @@ million:
 
 # Messages, bytes and syncs for each decision, for every protocol.
 messages:
-    cargo run --release -p synod-sim --example messages
+    cargo run --release -- simulate messages
 
 # The store alone: applying, reading, freezing, memory (docs/adr/0003-store.md).
 bench-store:
@@ -101,3 +101,7 @@ compare +etcd:
 # etcd's own end-to-end tests that need neither TLS nor auth, against our binary. Needs Debian's golang-etcd-server-dev, golang-go, etcd-client.
 e2e-etcd:
     bench/e2e-etcd
+
+# What each protocol gives and costs, and how that grows with the members (docs/family.md).
+family:
+    cargo run --release -- bench family --markdown docs/family.md

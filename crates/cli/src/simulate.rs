@@ -5,6 +5,7 @@
 
 mod endure;
 mod families;
+pub(crate) mod messages;
 #[cfg(feature = "mutants")]
 mod mutants;
 mod papers;
@@ -111,6 +112,8 @@ enum Action {
     Endure(endure::Options),
     /// Measure what the papers measured, and write tables and figures
     Papers(papers::Options),
+    /// Count the messages, bytes and syncs of a decision, for every protocol
+    Messages,
     /// Leave one rule of the protocol out at a time, and look for the seed that shows it
     #[cfg(feature = "mutants")]
     Mutants(mutants::Options),
@@ -123,6 +126,7 @@ pub(crate) fn run(options: &Options) -> ExitCode {
         Some(Action::Script { protocol, file }) => replay(protocol, file),
         Some(Action::Endure(options)) => row(&options.protocol).and_then(|row| (row.endure)(options)),
         Some(Action::Papers(options)) => papers::run(options),
+        Some(Action::Messages) => messages::run(),
         #[cfg(feature = "mutants")]
         Some(Action::Mutants(options)) => row(&options.protocol).and_then(|row| (row.mutants)(options)),
         None => row(&options.protocol).and_then(|row| (row.simulate)(options)),

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -28,6 +29,8 @@ pub struct Contender {
     pub words: Vec<String>,
     /// Further flags.
     pub flags: Vec<String>,
+    /// Whether its members prove with keys who they are: they are made with the program's `keygen`.
+    pub needs_keys: bool,
 }
 
 impl Contender {
@@ -43,6 +46,7 @@ impl Contender {
             program,
             words: vec!["serve".to_owned()],
             flags: Vec::new(),
+            needs_keys: false,
         })
     }
 
@@ -63,6 +67,7 @@ impl Contender {
             program: program.to_owned(),
             words: Vec::new(),
             flags: Vec::new(),
+            needs_keys: false,
         })
     }
 }
@@ -108,6 +113,25 @@ impl Member {
     }
 }
 
+/// Makes each member's folder, with its secret key and everybody's public ones where it looks for them.
+fn make_keys(contender: &Contender, count: usize, folder: &Path) -> Result<()> {
+    let made = folder.join("keys");
+    let names: Vec<String> = (0..count).map(|i| format!("m{i}")).collect();
+    let keygen =
+        Command::new(&contender.program).arg("keygen").args(&names).arg("--into").arg(&made).output();
+    let keygen = keygen.with_context(|| format!("cannot run {}", contender.program.display()))?;
+    if !keygen.status.success() {
+        bail!("no keys: {}", String::from_utf8_lossy(&keygen.stderr));
+    }
+    for name in &names {
+        let own = folder.join(name);
+        fs::DirBuilder::new().mode(0o700).create(&own)?;
+        fs::copy(made.join(format!("{name}.key")), own.join("pbft.key"))?;
+        fs::copy(made.join("pbft.keys"), own.join("pbft.keys"))?;
+    }
+    Ok(())
+}
+
 impl Cluster {
     /// Starts `count` members with their data below `folder` (a real disk's, for honest syncs), and waits until all serve.
     ///
@@ -143,6 +167,9 @@ impl Cluster {
             Member { client: SocketAddr::from(([127, 0, 0, 1], client)), command, child: None }
         });
         let members = members.collect();
+        if contender.needs_keys {
+            make_keys(contender, count, folder.path())?;
+        }
         let mut cluster = Cluster { folder, members };
         for at in 0..count {
             cluster.start_member(at)?;

@@ -356,7 +356,7 @@ async fn plan(
 }
 
 /// Runs a plan, with what the members used in its measured part: the warm-up is a run of its own, before.
-async fn measured(cluster: &Cluster, plan: &Plan) -> Result<Report> {
+pub(crate) async fn measured(cluster: &Cluster, plan: &Plan) -> Result<Report> {
     let warm =
         Plan { warmup: Duration::ZERO, end: End { after: plan.warmup, requests: u64::MAX }, ..plan.clone() };
     run(&warm, |_| {}).await?;

@@ -20,12 +20,14 @@
 //! | `process` | what the servers' processes used: CPU and memory, by the kernel's account |
 //! | `cluster` | clusters of real processes, ours or etcd's, on loopback |
 //! | `compare` | both side by side, in turn, with ratios |
+//! | `family` | our own protocols side by side |
 //! | `report`, `html` | results as text, JSON and a page with plots |
 
 pub mod client;
 pub mod cluster;
 pub mod compare;
 pub mod drive;
+pub mod family;
 pub mod html;
 pub mod measure;
 mod pace;

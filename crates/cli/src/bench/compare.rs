@@ -54,7 +54,7 @@ pub(super) async fn run(options: &Options) -> Result<ExitCode> {
     let unknown = options
         .only
         .iter()
-        .find(|word| !!word.is_empty() && names().iter().any(|name| name.starts_with(word.as_str())));
+        .find(|word| word.is_empty() || !names().iter().any(|name| name.starts_with(word.as_str())));
     if let Some(word) = unknown {
         bail!("--only: no experiment begins with '{word}'; --list names them");
     }
@@ -90,7 +90,7 @@ pub(super) async fn run(options: &Options) -> Result<ExitCode> {
 }
 
 /// What it was run on, in a line.
-fn machine() -> String {
+pub(super) fn machine() -> String {
     let read = |file: &str| fs::read_to_string(file).unwrap_or_default();
     let cpu = read("/proc/cpuinfo");
     let model =

@@ -1,6 +1,7 @@
 //! `synod bench`: load against any etcd v3 endpoint, and the comparison with a real etcd.
 
 mod compare;
+mod family;
 
 use std::fs;
 use std::net::SocketAddr;
@@ -35,6 +36,8 @@ enum What {
     Watch(Watch),
     /// Side by side with a real etcd: clusters of both on loopback, in turn, with ratios
     Compare(compare::Options),
+    /// Our protocols side by side: throughput, latency, messages, CPU, recovery, and how each grows
+    Family(family::Options),
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -138,6 +141,7 @@ pub(crate) fn run(cluster: &ctl::Target, options: &Options) -> ExitCode {
             What::Load(load) => run_load(cluster, load).await,
             What::Watch(watch) => run_watch(cluster, watch).await,
             What::Compare(options) => compare::run(options).await,
+            What::Family(options) => family::run(options).await,
         }
     });
     outcome.unwrap_or_else(|wrong| {

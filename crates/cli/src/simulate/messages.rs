@@ -1,19 +1,18 @@
-//! What a decision costs: messages, bytes and syncs, counted in a world in which nothing goes wrong and no time passes.
+//! `synod simulate messages`: what a decision costs, counted in a world in which nothing goes wrong and no time passes.
 //!
-//! `just messages`. Every protocol of the simulator's table is given the same commands: one after the other, each decided before
+//! Every protocol of the simulator's table is given the same commands: one after the other, each decided before
 //! the next is submitted; and sixteen at once, each in a batch of its own. Nothing is drawn from a clock, so the same program
 //! gives the same figures.
 
-#[path = "../../cli/src/simulate/families/mod.rs"]
-#[allow(unused_macros, unused_imports, reason = "the table serves whoever includes it")]
-mod families;
-
+use std::process::ExitCode;
 use std::time::Duration;
 
 use bytes::Bytes;
 use synod_core::{Command, Members, NodeId, Protocol, Time, Wire};
 use synod_sim::family::Family;
 use synod_sim::script::Cluster;
+
+use super::families;
 
 /// Commands in each measurement.
 const COMMANDS: u64 = 160;
@@ -24,11 +23,20 @@ const READY: Duration = Duration::from_secs(30);
 /// Rounds of syncing and delivering that one group of commands may take.
 const ROUNDS_MAX: u32 = 64;
 
-#[derive(Default)]
+/// What was counted.
+#[derive(Clone, Copy, Debug, Default)]
 struct Cost {
     messages: u64,
     bytes: u64,
     syncs: u64,
+}
+
+/// What a decision cost on average.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PerDecision {
+    pub(crate) messages: f64,
+    pub(crate) bytes: f64,
+    pub(crate) syncs: f64,
 }
 
 struct Measured<P: Protocol> {
@@ -118,39 +126,52 @@ impl<P: Protocol> Measured<P> {
     }
 }
 
-fn row<F: Family>(nodes: u64) {
+/// What a decision costs, one after the other and sixteen at once; nothing where time must pass for it.
+type Counted = [Option<PerDecision>; 2];
+
+fn count<F: Family>(nodes: u64) -> Option<Counted> {
     if !F::nodes().contains(&nodes) {
-        return;
+        return None;
     }
     let mut measured = Measured::<F::Protocol>::new(nodes);
     let at = measured.leader().unwrap_or(NodeId(1));
-    let shown = |cost: Option<Cost>| match cost {
-        Some(cost) => {
-            let each = |count: u64| count as f64 / COMMANDS as f64;
-            format!("{:.2} | {:.0} | {:.2}", each(cost.messages), each(cost.bytes), each(cost.syncs))
-        }
-        None => "needs time to pass | |".to_owned(),
-    };
-    let one = shown(measured.submit(at, 1));
-    let many = shown(measured.submit(at, 16));
-    println!("| {} | {nodes} | {one} | {many} |", F::NAME);
+    let each = |count: u64| count as f64 / COMMANDS as f64;
+    Some([1, 16].map(|at_once| {
+        let cost = measured.submit(at, at_once)?;
+        Some(PerDecision { messages: each(cost.messages), bytes: each(cost.bytes), syncs: each(cost.syncs) })
+    }))
 }
 
-macro_rules! rows {
+macro_rules! counters {
     ($($name:ident: $family:ident,)*) => {
-        /// Every protocol, with so many replicas.
-        fn rows(nodes: u64) {
-            $( row::<families::$family>(nodes); )*
+        /// Every protocol, and how it is counted.
+        fn counters() -> Vec<(&'static str, fn(u64) -> Option<Counted>)> {
+            vec![$( (families::$family::NAME, count::<families::$family>), )*]
         }
     };
 }
 
-families::each_family!(rows);
+families::each_family!(counters);
 
-fn main() {
+/// What a decision costs with so many replicas, one after the other.
+pub(crate) fn one_at_a_time(protocol: &str, nodes: u64) -> Option<PerDecision> {
+    let (_, count) = counters().into_iter().find(|(name, _)| *name == protocol)?;
+    count(nodes)?[0]
+}
+
+/// Prints the table.
+pub(super) fn run() -> anyhow::Result<ExitCode> {
     println!("| protocol | replicas | messages | bytes | syncs | messages, 16 at once | bytes | syncs |");
     println!("|---|---|---|---|---|---|---|---|");
-    for nodes in [3, 4, 5, 7, 9] {
-        rows(nodes);
+    for nodes in [3, 4, 5, 7, 9, 10] {
+        for (name, count) in counters() {
+            let Some(counted) = count(nodes) else { continue };
+            let shown = counted.map(|cost| match cost {
+                Some(cost) => format!("{:.2} | {:.0} | {:.2}", cost.messages, cost.bytes, cost.syncs),
+                None => "needs time to pass | |".to_owned(),
+            });
+            println!("| {name} | {nodes} | {} | {} |", shown[0], shown[1]);
+        }
     }
+    Ok(ExitCode::SUCCESS)
 }
