@@ -110,9 +110,9 @@ impl Wire for Block {
 
 impl fmt::Debug for Block {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Header { previous, bits, .. } = &self.header;
+        let Header { previous, time, bits, .. } = &self.header;
         write!(f, "{}:{:?} after {previous:?} by {:?}", self.height, self.header.hash(), self.miner)?;
-        write!(f, " bits={bits:08x} {:?}", self.batch)
+        write!(f, " t={time} bits={bits:08x} {:?}", self.batch)
     }
 }
 

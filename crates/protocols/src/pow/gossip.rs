@@ -268,11 +268,31 @@ impl Pow {
         }
     }
 
+    /// Commands of all blocks beside the best chain wait.
+    pub(super) fn put_losers_back(&mut self) {
+        for block in self.tree.blocks() {
+            if !self.options.has(Mutant::ForgetsLosers)
+                && self.tree.active_at(block.height) != Some(block.header.hash())
+            {
+                block.batch.iter().for_each(|command| self.pool.put_if_minable(command, &self.tree));
+            }
+        }
+    }
+
     /// A peer cannot bring this replica to its chain, because they part below what is settled here.
     pub(super) fn on_apart(&mut self, root: Hash, work: U256, out: &mut Output<Self>) {
         let height = self.tree.root.height;
         // Said of another root, it is out of date; said by somebody with less work, it is that one's trouble.
-        if root == self.tree.active_at(height).unwrap_or_default() && work > self.tree.tip_work() {
+        let is_ours = root == self.tree.active_at(height).unwrap_or_default();
+        if is_ours && height == 0 && self.refused_fork.is_none() {
+            // A first block is forgotten by nobody who has it, or a snapshot is sent instead.
+            self.refused_fork = Some(0);
+            self.counts.refused += 1;
+            out.note(format!(
+                "a peer's chain has another first block than this one's ({root}): it was started with other rules, such as another spacing \
+                 of blocks; the two never find together"
+            ));
+        } else if is_ours && work > self.tree.tip_work() {
             self.note_too_deep(height.saturating_sub(1), root, out);
         }
     }
@@ -325,7 +345,12 @@ impl Pow {
         self.diverged = false;
         self.switches += 1;
         out.restore(snapshot);
-        // The checkpoint behind the restoring writes all of this down. What was known may stand on the new root, too.
+        // The checkpoint behind the restoring writes all of this down. What was known may stand on the new root, too; and what was in
+        // blocks that are of no use any more waits to be mined again.
+        if !self.options.has(Mutant::ForgetsLosers) {
+            let commands = blocks.iter().flat_map(|block| block.batch.iter());
+            commands.for_each(|command| self.pool.put_if_minable(command, &self.tree));
+        }
         for block in blocks {
             let hash = block.header.hash();
             let fits = self.tree.knows(block.header.previous) && !self.tree.knows(hash);

@@ -12,6 +12,8 @@ use super::{Options, Pow};
 pub struct Counts {
     /// Blocks found here.
     pub mined: u64,
+    /// Blocks that the disk held when this replica was opened.
+    pub recovered: u64,
     /// Blocks of others that broke a rule.
     pub rejected: u64,
     /// Times at which another branch became the best.
@@ -55,6 +57,13 @@ impl Pow {
     #[must_use]
     pub fn block_at(&self, height: u64) -> Option<Hash> {
         self.tree.active_at(height)
+    }
+
+    /// Whether something that was answered here may be gone for good: the replica was down, and of the branches that lost before, it does not
+    /// know all any more; or it cannot follow the others.
+    #[must_use]
+    pub fn admits_loss(&self) -> bool {
+        self.counts.refused > 0 || self.counts.recovered > 0 && self.tree.root.height > 0
     }
 
     /// The last height that no accepted reorganisation passes.

@@ -72,6 +72,7 @@ pub use mutants::Mutant;
 pub use options::{Mining, Options, OptionsError};
 use pool::Pool;
 pub use race::{Race, Side, exact, nakamoto};
+pub use recovery::{WrongChain, check_chain_of};
 pub use rules::Invalid;
 pub use tree::MEDIAN_OF;
 use tree::Tree;
@@ -125,6 +126,8 @@ impl Protocol for Pow {
     type Message = Message;
     type Record = Record;
     type Options = Options;
+    /// On another branch a height holds another block: a snapshot of one must not take the place of one of the other.
+    const HAS_ONE_ORDER: bool = false;
 
     fn open(config: &Config<Options>, found: Recovered<Record>, now: Time, _out: &mut Output<Self>) -> Self {
         Pow::recover(config, found, now)

@@ -73,6 +73,13 @@ impl Pool {
         self.version += 1;
     }
 
+    /// The same, unless the best chain holds it already.
+    pub(super) fn put_if_minable(&mut self, command: &Command, tree: &Tree) {
+        if is_minable(command.id, tree) {
+            self.put(command.clone());
+        }
+    }
+
     /// A command is in a block of the best chain.
     pub(super) fn remove(&mut self, id: CommandId) {
         if let Some(command) = self.places.remove(&id).and_then(|place| self.waiting.remove(&place)) {

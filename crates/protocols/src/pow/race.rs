@@ -167,10 +167,17 @@ impl Block {
     /// # Panics
     /// As [`Block::on`].
     pub fn mine(&mut self) {
+        assert!(self.mine_within(u32::MAX), "an easy target");
+    }
+
+    /// The same, but gives up after so many hashes; whether a nonce was found.
+    pub fn mine_within(&mut self, hashes: u32) -> bool {
         self.header.merkle = self.merkle_root();
-        let target = target_of(self.header.bits).expect("bits of a target");
+        let Ok(target) = target_of(self.header.bits) else { return false };
         let mut search = Search::new(&self.header, target);
-        self.header.nonce = (0..=u32::MAX).find(|nonce| search.tries(*nonce)).expect("an easy target");
+        let found = (0..hashes).find(|nonce| search.tries(*nonce));
+        self.header.nonce = found.unwrap_or_default();
+        found.is_some()
     }
 }
 
