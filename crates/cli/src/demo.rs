@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Arg, ArgMatches, Args, FromArgMatches};
 use synod_server::Member;
 use synod_server::config::{LogFormat, LogOutput, Settings, Values};
+use synod_server::contract::{Call, Contract, Level};
 use synod_server::protocol::{self, FAMILY, Kin};
 
 use crate::serve::stop_on_signals;
@@ -287,18 +288,25 @@ fn greeting(settings: &Settings, folder: &Path, clients: &[u16]) -> String {
     let (count, about) = (clients.len(), row.about);
     let endpoints: Vec<_> = clients.iter().map(|port| format!("127.0.0.1:{port}")).collect();
     let (all, first) = (endpoints.join(","), &endpoints[0]);
+    let contract = Contract::of(settings.protocol, &settings.protocol_flags);
+    // Within what the protocol gives.
+    let (stale, json) = match contract.check(Call::Read, Level::Linearizable) {
+        Ok(()) => ("", ""),
+        Err(_) => (" --consistency=s", ",\"serializable\":true"),
+    };
+    let patient = if contract.offer.confirmations.is_some() { " --command-timeout=2m" } else { "" };
     format!(
         "\n{count} member{} of one cluster run in this process; it {survives}.\n\
          {about}.\n\
          \n  clients   {}\n  data      {}\n\
          \nTry, in another terminal:\n\
          \n  export ETCDCTL_API=3 ETCDCTL_ENDPOINTS={all}\n\
-         \n  etcdctl put greeting hello\
-         \n  etcdctl get greeting\
+         \n  etcdctl put{patient} greeting hello\
+         \n  etcdctl get greeting{stale}\
          \n  etcdctl watch --prefix g\
          \n  etcdctl endpoint status -w table\n\
          \n  curl -s http://{first}/v3/kv/put   -d '{{\"key\":\"Z3JlZXRpbmc=\",\"value\":\"aGVsbG8=\"}}'\
-         \n  curl -s http://{first}/v3/kv/range -d '{{\"key\":\"Z3JlZXRpbmc=\"}}'\
+         \n  curl -s http://{first}/v3/kv/range -d '{{\"key\":\"Z3JlZXRpbmc=\"{json}}}'\
          \n  curl -s http://{first}/health\n\
          \nCtrl-C ends it; starting it again finds the data. To start afresh, delete the data folder.",
         if count == 1 { "" } else { "s" },

@@ -41,6 +41,7 @@ family! {
     causal "causal" &[],
     pbft "pbft" &[],
     primary_backup "primary-backup" &[("after-loss", "serve")],
+    pow "pow" &[("block-spacing", "250ms")],
 }
 
 /// Nobody of the family is left out.

@@ -45,6 +45,9 @@ pub struct Offer {
     pub transfer: Cell,
     /// Alarms that hold for all members: who is over the quota, or damaged, stops all writes.
     pub alarms: Cell,
+    /// How many blocks stand on a write, its own counted, when it is answered; none where an answer is final. Responses to writes say
+    /// it, as `synod-confirmations`.
+    pub confirmations: Option<u64>,
 }
 
 impl Offer {
@@ -61,6 +64,7 @@ impl Offer {
         reconfigure: Cell::Yes,
         transfer: Cell::Yes,
         alarms: Cell::Yes,
+        confirmations: None,
     };
 }
 

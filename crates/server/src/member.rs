@@ -35,8 +35,6 @@ use crate::transport::{self, Transport};
 
 /// How long requests in flight may take once the member was told to stop.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
-/// How long a proposal or a fence may take, beside two election timeouts.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
 
@@ -213,6 +211,8 @@ pub(crate) async fn serve<P: Served>(
     let founding = founders.clone();
     let config = Config { id: membership.member, members: founders, seed: membership.first_number, options };
     let found = recovered::<P>(recovery)?;
+    let checked = P::check_found(&config.options, &found.records);
+    checked.map_err(|wrong| MemberError::Options(format!("{}: {wrong}", settings.data_dir.display())))?;
     let replica = Replica::<P, _>::open(&config, limits_of(settings), found, machine, node.0.clock.now())
         .map_err(MemberError::Restore)?;
 
@@ -225,7 +225,7 @@ pub(crate) async fn serve<P: Served>(
         node.0.disk.clone(),
     )
     .map_err(MemberError::Start)?;
-    let patience = PATIENCE + settings.election_timeout * 2;
+    let patience = P::patience(&settings.protocol_flags) + settings.election_timeout * 2;
     let turn = Turn {
         replica,
         outside: Outside {

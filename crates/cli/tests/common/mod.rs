@@ -292,6 +292,8 @@ pub struct Client {
     pub headers: Vec<(String, String)>,
     /// `synod-session` of the last reply.
     pub token: Option<String>,
+    /// `synod-confirmations` of the last reply.
+    pub confirmations: Option<String>,
 }
 
 /// Why a call gave no answer, or a bad one.
@@ -306,7 +308,7 @@ pub enum CallError {
 impl Client {
     /// A client of the member at this port.
     pub fn at(port: u16, timeout: Duration) -> Client {
-        Client { port, stream: None, timeout, headers: Vec::new(), token: None }
+        Client { port, stream: None, timeout, headers: Vec::new(), token: None, confirmations: None }
     }
 
     /// Calls a method.
@@ -358,7 +360,7 @@ impl Client {
             "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n{headers}Content-Length: {}\r\n\r\n{body}",
             body.len()
         );
-        self.token = None;
+        (self.token, self.confirmations) = (None, None);
         stream.get_mut().write_all(request.as_bytes())?;
         let broken = |what: &str| std::io::Error::other(what.to_owned());
         let mut line = String::new();
@@ -381,6 +383,9 @@ impl Client {
             }
             if let Some(value) = header.strip_prefix("synod-session:") {
                 self.token = Some(value.trim().to_owned());
+            }
+            if let Some(value) = header.strip_prefix("synod-confirmations:") {
+                self.confirmations = Some(value.trim().to_owned());
             }
             chunked |= header == "transfer-encoding: chunked";
         }

@@ -18,13 +18,13 @@ use synod_api::{Method, Shape};
 
 pub(crate) use self::deframe::Deframer;
 use crate::http::body::{self, Body, GrpcForm, Upload};
-use crate::service::Service;
 use crate::service::backend::Backend;
 use crate::service::intake::Share;
 use crate::service::lane::OnLane;
 use crate::service::metadata::Metadata;
 use crate::service::session;
 use crate::service::stream::{Handler, Inbox, Outbox, Source, no_request, poll_once};
+use crate::service::{CONFIRMATIONS, Service};
 use crate::status::{self, Code, Status};
 
 /// A message may be larger than the largest request by this much, to be refused by name instead of by the transport.
@@ -94,6 +94,9 @@ pub async fn serve<B: Backend>(
                     let mut response = respond(body);
                     if metadata.wants_token {
                         response.headers_mut().insert(session::HEADER, service.token());
+                    }
+                    if let Some(confirmations) = service.confirmations(method) {
+                        response.headers_mut().insert(CONFIRMATIONS, confirmations);
                     }
                     response
                 }

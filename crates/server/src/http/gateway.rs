@@ -16,13 +16,13 @@ use synod_api::{Method, Shape};
 
 use super::body::{Body, Form, Upload};
 use super::json::{self, Objects};
-use crate::service::Service;
 use crate::service::backend::Backend;
 use crate::service::intake::Share;
 use crate::service::metadata::Metadata;
 use crate::service::payload::Payload;
 use crate::service::session;
 use crate::service::stream::{Handler, Inbox, Outbox, Source};
+use crate::service::{CONFIRMATIONS, Service};
 use crate::status::{self, Code, Status};
 
 /// A request must have arrived whole this long after its headers.
@@ -55,6 +55,9 @@ pub(super) async fn serve<B: Backend>(
                 Ok(json) => {
                     let mut response = respond(StatusCode::OK, Body::full(json));
                     response.headers_mut().insert(session::HEADER, service.token());
+                    if let Some(confirmations) = service.confirmations(method) {
+                        response.headers_mut().insert(CONFIRMATIONS, confirmations);
+                    }
                     response
                 }
                 Err(status) => refuse(&status),

@@ -23,7 +23,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::output::{Output, Turn, put_greeting};
-use super::request::{Asked, Call, FIELDS_MAX, Reader};
+use super::request::{Asked, Call, FIELDS_MAX, Heads, Reader};
 use super::stream::{Held, Piece, Request, Stream};
 use super::upload::{Taken, Upload, UploadBody};
 use crate::grpc::Deframer;
@@ -124,6 +124,7 @@ impl Connection {
         streams_max: u32,
         message_max: usize,
         scope: Scope,
+        heads: Heads,
         intake: Arc<Intake>,
         begun: &[u8],
     ) -> Connection {
@@ -140,7 +141,7 @@ impl Connection {
             streams_max: streams_max as usize,
             message_max,
             intake,
-            reader: Reader::new(scope),
+            reader: Reader::new(scope, heads),
             rest: Vec::new(),
             output,
             streams: HashMap::default(),

@@ -43,7 +43,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use self::connection::{Connection, Fault, Job};
-use self::request::Call;
+use self::request::{Call, Heads};
 use crate::grpc;
 use crate::http::body::Body;
 use crate::http::{Front, route};
@@ -74,6 +74,7 @@ pub(crate) async fn serve<B: Backend>(
     mut stopping: watch::Receiver<bool>,
 ) -> Result<(), Fault> {
     let limits = front.limits;
+    let heads = if front.service.says_confirmations() { Heads::Various } else { Heads::Alike };
     let mut driver = Driver {
         front,
         socket,
@@ -81,6 +82,7 @@ pub(crate) async fn serve<B: Backend>(
             limits.streams_max,
             front.service.options().request_bytes_max + grpc::OVERHEAD,
             front.scope,
+            heads,
             front.service.intake().clone(),
             begun,
         ),

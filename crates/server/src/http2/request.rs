@@ -11,6 +11,7 @@ use synod_http2::hpack::{Decoder, Field, HpackError};
 use crate::grpc;
 use crate::http::Scope;
 use crate::service::metadata::Metadata;
+use crate::service::says_confirmations;
 
 /// The fields of one request, by their size in a list. A request with more gets status 431.
 pub(super) const FIELDS_MAX: usize = 64 * 1024;
@@ -37,17 +38,27 @@ pub(super) enum Asked {
     Malformed,
 }
 
+/// Whether all answers that go well have the same head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Heads {
+    /// They have.
+    Alike,
+    /// Answers to writes say how many confirmations they have.
+    Various,
+}
+
 /// Reads header blocks; one for each connection.
 pub(super) struct Reader {
     decoder: Decoder,
     scope: Scope,
+    heads: Heads,
     known: Vec<(Box<[u8]>, Call)>,
     fields: Vec<Field>,
 }
 
 impl Reader {
-    pub(super) fn new(scope: Scope) -> Reader {
-        Reader { decoder: Decoder::default(), scope, known: Vec::new(), fields: Vec::new() }
+    pub(super) fn new(scope: Scope, heads: Heads) -> Reader {
+        Reader { decoder: Decoder::default(), scope, heads, known: Vec::new(), fields: Vec::new() }
     }
 
     /// The block of a request.
@@ -94,7 +105,8 @@ impl Reader {
         let identity = request.headers().get("grpc-encoding").is_none_or(|encoding| encoding == "identity");
         let metadata = Metadata::read(request.headers()).ok()?;
         // Whoever wants a token gets it in the head of the answer, which on the short way is always the same.
-        let short = identity && !metadata.wants_token && method.shape() == Shape::Unary;
+        let plain = !metadata.wants_token && (self.heads == Heads::Alike || !says_confirmations(method));
+        let short = identity && plain && method.shape() == Shape::Unary;
         short.then_some(Call { method, metadata })
     }
 }
@@ -182,7 +194,7 @@ mod tests {
     /// Unary gRPC goes the short way, everything that differs in the least the long one, and what is no request is malformed.
     #[test]
     fn ways() {
-        let mut reader = Reader::new(Scope::Clients);
+        let mut reader = Reader::new(Scope::Clients, Heads::Alike);
         let mut read = |fields: &[(&str, &str)]| what(reader.request(&block(fields)));
         assert_eq!(read(&PUT), "call");
         assert_eq!(read(&PUT[..5]), "call");
@@ -211,7 +223,7 @@ mod tests {
     /// A block is known by its bytes only as long as the table stays as it was.
     #[test]
     fn known_blocks_are_forgotten_with_the_table() {
-        let mut reader = Reader::new(Scope::Clients);
+        let mut reader = Reader::new(Scope::Clients, Heads::Alike);
         let mut first = BytesMut::new();
         PUT.iter().for_each(|(name, value)| put_remembered(&mut first, name.as_bytes(), value.as_bytes()));
         assert_eq!(what(reader.request(&first)), "call");
@@ -229,6 +241,6 @@ mod tests {
     /// A listener for metrics alone has no calls.
     #[test]
     fn metrics_alone() {
-        assert_eq!(what(Reader::new(Scope::Metrics).request(&block(&PUT))), "plain");
+        assert_eq!(what(Reader::new(Scope::Metrics, Heads::Alike).request(&block(&PUT))), "plain");
     }
 }

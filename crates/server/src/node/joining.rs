@@ -3,7 +3,7 @@
 //! A member that was added while the cluster runs (`--initial-cluster-state=existing`) learns its id, the cluster's and the founders
 //! from any other member's peer port. And a *founder* whose folder is empty asks, too: if it has run before, its memory is gone, and with
 //! it the votes and promises that it gave. It must not vote again under its old name, or two leaders can be elected (Raft 5.1 needs
-//! `votedFor` on stable storage; so does every other protocol here). Nobody answers when a cluster is founded, and that is fine.
+//! `votedFor` on stable storage; so does every other protocol here but proof of work, in which nobody votes). Nobody answers when a cluster is founded, and that is fine.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,6 +17,7 @@ use tokio::time::timeout;
 use super::MemberError;
 use super::folder::Membership;
 use crate::config::{Address, ClusterState, Settings};
+use crate::protocol::Amnesia;
 
 /// A member that does not answer within this time is passed over.
 const ANSWER_MAX: Duration = Duration::from_secs(1);
@@ -60,7 +61,9 @@ pub(crate) async fn find(settings: &Settings) -> Result<Membership, MemberError>
         ClusterState::Existing => join(settings, &others).await,
         ClusterState::New => {
             let membership = Membership::find(settings)?;
-            forbid_amnesia(settings, &membership, &others).await?;
+            if settings.protocol.amnesia == Amnesia::Forbidden {
+                forbid_amnesia(settings, &membership, &others).await?;
+            }
             Ok(membership)
         }
     }

@@ -11,6 +11,7 @@ mod multipaxos;
 mod paxos;
 mod pbft;
 pub mod pbft_keys;
+mod pow;
 mod raft;
 
 use std::future::Future;
@@ -33,6 +34,8 @@ pub trait Served: Protocol + Send + 'static {
     const ROW: Row;
     /// Whether replicas deliver in one order.
     const ORDER: Order = Order::Single;
+    /// What becomes of a member that has lost its disk.
+    const AMNESIA: Amnesia = Amnesia::Forbidden;
 
     /// Whether the values of the protocol's own flags fit together; called before anything is opened.
     ///
@@ -48,9 +51,25 @@ pub trait Served: Protocol + Send + 'static {
     /// One sentence: what is wrong or missing (a key, an identity), where, and what is allowed.
     fn options(told: &Told<'_>) -> Result<Self::Options, ConfigError>;
 
+    /// Whether what the log holds was written under options that these may follow; called before the replica is opened.
+    ///
+    /// # Errors
+    /// One sentence: what is different.
+    fn check_found(_options: &Self::Options, _records: &[Self::Record]) -> Result<(), ConfigError> {
+        Ok(())
+    }
+
+    /// How long a proposal or a fence may take, beside two election timeouts.
+    fn patience(_flags: &Chosen) -> Duration {
+        PATIENCE
+    }
+
     /// What clients may rely on, with these flags.
     fn offer(flags: &Chosen) -> Offer;
 }
+
+/// How long a proposal or a fence may take as a rule, beside two election timeouts.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What is said of a protocol.
 #[derive(Clone, Copy, Debug)]
@@ -116,6 +135,15 @@ pub enum Order {
     Stamped,
 }
 
+/// Whether a member that has run before may start again under its old name with an empty folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Amnesia {
+    /// No: its votes and promises are gone, and it would give others.
+    Forbidden,
+    /// Yes: it has promised nothing to anybody, and catches up.
+    Harmless,
+}
+
 /// What a protocol's options are made of.
 #[derive(Clone, Copy, Debug)]
 pub struct Told<'a> {
@@ -140,6 +168,8 @@ pub struct Told<'a> {
 pub struct Kin {
     /// What is said of it.
     pub row: Row,
+    /// See [`Served::AMNESIA`].
+    pub amnesia: Amnesia,
     /// See [`Served::check`].
     pub check: fn(&Chosen) -> Result<(), ConfigError>,
     /// See [`Served::offer`].
@@ -162,11 +192,13 @@ pub static FAMILY: &[Kin] = &[
     kin::<protocols::pbft::Pbft>(),
     kin::<protocols::backup::PrimaryBackup>(),
     kin::<protocols::causal::Causal>(),
+    kin::<protocols::pow::Pow>(),
 ];
 
 const fn kin<P: Served>() -> Kin {
     Kin {
         row: P::ROW,
+        amnesia: P::AMNESIA,
         check: P::check,
         offer: P::offer,
         serve: |settings, ready, stopped| Box::pin(crate::member::serve::<P>(settings, ready, stopped)),

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
+use synod_api::Method;
 
 use super::Service;
 use super::backend::{Backend, Failure};
@@ -15,6 +16,15 @@ use super::metadata::Metadata;
 use super::session::{Place, Token};
 use crate::contract::{Call, Level};
 use crate::status::{Code, Status};
+
+/// With the answer to a write: how many confirmations it had, where that is all that can be said of it.
+pub const CONFIRMATIONS: &str = "synod-confirmations";
+
+/// Whether the answer to this method says after how many confirmations it was given, where there are any.
+#[must_use]
+pub fn says_confirmations(method: Method) -> bool {
+    matches!(method, Method::Put | Method::DeleteRange | Method::Txn | Method::Compact)
+}
 
 /// When this replica was known to be up to date last.
 pub(super) struct Freshness {
@@ -116,6 +126,18 @@ impl<B: Backend> Service<B> {
             return Ok(());
         }
         self.backend.reach(places).await.map_err(Status::from)
+    }
+
+    /// What the answer to this method says of its confirmations.
+    pub fn confirmations(&self, method: Method) -> Option<HeaderValue> {
+        let confirmations =
+            self.backend.contract().offer.confirmations.filter(|_| says_confirmations(method))?;
+        Some(HeaderValue::from(confirmations))
+    }
+
+    /// Whether answers say any.
+    pub fn says_confirmations(&self) -> bool {
+        self.backend.contract().offer.confirmations.is_some()
     }
 
     /// The token of an answer that was made before this call.

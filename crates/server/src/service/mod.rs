@@ -34,6 +34,7 @@ use synod_kv::op::{Op, OpReply};
 
 use self::backend::Backend;
 use self::intake::Intake;
+pub use self::levels::{CONFIRMATIONS, says_confirmations};
 use self::metadata::Metadata;
 use self::payload::Payload;
 use self::stream::{Handler, Inbox, Outbox};

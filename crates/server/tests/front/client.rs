@@ -28,6 +28,8 @@ pub(crate) struct Ended {
     pub(crate) messages: Vec<Bytes>,
     /// `synod-session`, from the headers or the trailers.
     pub(crate) token: Option<String>,
+    /// `synod-confirmations`, likewise.
+    pub(crate) confirmations: Option<String>,
 }
 
 impl Ended {
@@ -177,6 +179,9 @@ impl Call {
         }
         if let Some(token) = headers.get("synod-session") {
             self.ended.token = Some(token.to_str().unwrap().to_owned());
+        }
+        if let Some(confirmations) = headers.get("synod-confirmations") {
+            self.ended.confirmations = Some(confirmations.to_str().unwrap().to_owned());
         }
         if let Some(message) = headers.get("grpc-message") {
             self.ended.message = message.to_str().unwrap().to_owned();

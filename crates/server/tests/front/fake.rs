@@ -95,6 +95,7 @@ impl Backend for Fake {
                 linearizable: Cell::No("there is no single order to read up to"),
                 compares: Cell::No("there is no single order to compare in"),
                 leases: Cell::No("nobody keeps the time for all"),
+                confirmations: Some(3),
                 ..Offer::EVERYTHING
             },
         };

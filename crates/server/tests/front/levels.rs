@@ -101,3 +101,25 @@ async fn the_contract_is_asked_first() {
     let json = post(served.address, "/v3/kv/range", r#"{"key":"YQ=="}"#).await;
     assert_eq!((json.status, json.json()["code"].clone()), (400, json!(9)));
 }
+
+/// Where an answer is not final, answers to writes say how many confirmations they have, over gRPC and JSON, again and again on one
+/// connection; answers to reads do not, and where an answer is final nothing is said at all.
+#[tokio::test]
+async fn answers_to_writes_say_their_confirmations() {
+    let served = Served::start().await;
+    let grpc = Grpc::connect(served.address).await;
+    assert_eq!(grpc.call(Method::Put, &put()).await.confirmations, None);
+    served.backend.modest.store(true, Ordering::Relaxed);
+    let grpc = Grpc::connect(served.address).await;
+    for _ in 0..3 {
+        let ended = grpc.call(Method::Put, &put()).await;
+        assert_eq!((ended.code, ended.confirmations.as_deref()), (Some(0), Some("3")));
+    }
+    let delete = pb::DeleteRangeRequest { key: "a".into(), ..Default::default() };
+    assert_eq!(grpc.call(Method::DeleteRange, &delete).await.confirmations.as_deref(), Some("3"));
+    let local = pb::RangeRequest { serializable: true, ..range() };
+    let read = grpc.call(Method::Range, &local).await;
+    assert_eq!((read.code, read.confirmations), (Some(0), None));
+    let json = post(served.address, "/v3/kv/put", r#"{"key":"YQ=="}"#).await;
+    assert!(json.head.contains("\r\nsynod-confirmations: 3\r\n"), "{}", json.head);
+}
