@@ -3,6 +3,7 @@
 //! One seed or many, here or as a shard of a larger campaign; a recorded run as text, as a diagram, or for ShiViz; scripts; the
 //! papers' figures; the mutants' table. Each protocol is described to the simulator by a [`Family`], a row of the table in `families`.
 
+mod attack;
 mod endure;
 mod families;
 pub(crate) mod messages;
@@ -110,6 +111,8 @@ enum Action {
     },
     /// Let one cluster live for a long time, with every fault again and again, and an operator who replaces what is lost
     Endure(endure::Options),
+    /// Race an attacker with a share of all hashing power against the honest chain of proof of work
+    Attack(attack::Options),
     /// Measure what the papers measured, and write tables and figures
     Papers(papers::Options),
     /// Count the messages, bytes and syncs of a decision, for every protocol
@@ -125,6 +128,7 @@ pub(crate) fn run(options: &Options) -> ExitCode {
         Some(Action::Merge { files, json }) => merge(files, *json),
         Some(Action::Script { protocol, file }) => replay(protocol, file),
         Some(Action::Endure(options)) => row(&options.protocol).and_then(|row| (row.endure)(options)),
+        Some(Action::Attack(options)) => attack::run(options),
         Some(Action::Papers(options)) => papers::run(options),
         Some(Action::Messages) => messages::run(),
         #[cfg(feature = "mutants")]
@@ -152,7 +156,7 @@ impl Row {
         Row {
             name: F::NAME,
             simulate: simulate::<F>,
-            replay: |text| script::replay::<F::Protocol>(text, F::ORDER, F::set),
+            replay: |text| script::replay::<F::Protocol>(text, F::SCRIPTS, F::set),
             endure: endure::run::<F>,
             #[cfg(feature = "mutants")]
             mutants: mutants::run::<F>,

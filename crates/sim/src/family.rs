@@ -23,11 +23,17 @@ pub trait Family: Sized + 'static {
     /// What it promises about the order of deliveries.
     const ORDER: Order;
 
+    /// By which order replicas are compared at every step of a script.
+    const SCRIPTS: Order = Self::ORDER;
+
     /// The consistency level that it promises to clients whose reads it fences (or, if it fences none, serves).
     const LEVEL: Level;
 
     /// How reads are answered.
     const READS: Reads = Reads::Fenced;
+
+    /// How far the clocks of machines are apart when they are switched on.
+    const CLOCKS_APART: Duration = Duration::from_nanos(1 << 40);
 
     /// How many replicas may take part.
     fn nodes() -> RangeInclusive<u64> {
@@ -68,6 +74,11 @@ pub trait Family: Sized + 'static {
     /// The longest time that a replica waits before it acts on its leader's silence. Recovery is measured in it.
     fn election_timeout(options: &<Self::Protocol as Protocol>::Options) -> Duration;
 
+    /// How long a healthy core takes to answer, at the longest: what clients wait for, and liveness is measured in.
+    fn answer_within(options: &<Self::Protocol as Protocol>::Options) -> Duration {
+        Self::election_timeout(options)
+    }
+
     /// Whether replicas outside a healthy core may disturb it for ever with these options.
     fn disruption(_options: &<Self::Protocol as Protocol>::Options) -> Disruption {
         Disruption::Harmless
@@ -79,9 +90,23 @@ pub trait Family: Sized + 'static {
     }
 
     /// Whether this replica says that decided writes may have been lost. Where decisions are [revocable](Finality::Revocable), a
-    /// loss that nobody admits is a violation.
+    /// loss that nobody admits is a violation; where they are [probable](Finality::Probable), one that the replica does not admit which
+    /// answered.
     fn admits_loss(_protocol: &Self::Protocol) -> bool {
         true
+    }
+
+    /// Whether this replica says that it cannot follow the others any more: it is counted, and not compared.
+    fn is_estranged(_protocol: &Self::Protocol) -> bool {
+        false
+    }
+
+    /// What must hold of a replica whenever its role or term has changed, or it has applied something.
+    ///
+    /// # Errors
+    /// Says what does not hold.
+    fn examine(_protocol: &Self::Protocol) -> Result<(), String> {
+        Ok(())
     }
 
     /// Role and term, if there is a cheap way to tell them.
@@ -114,9 +139,12 @@ pub trait Family: Sized + 'static {
 pub enum Finality {
     /// It does, whatever happens: anything else is a violation.
     Certain,
-    /// It may be taken back: by a longer chain (proof of work), or by a failover that loses the window (asynchronous
-    /// primary-backup). What was acknowledged and is gone in the end is counted and reported.
+    /// It may be taken back, by a failover that loses the window (asynchronous primary-backup). What was acknowledged and is
+    /// gone in the end is counted and reported.
     Revocable,
+    /// It may be taken back, by a chain with more work (proof of work); then the replica that answered sees to it that it is done
+    /// again. What is gone all the same is counted, too.
+    Probable,
 }
 
 /// One entry of a replica's log, as far as an oracle needs it.

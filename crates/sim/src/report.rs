@@ -182,6 +182,7 @@ impl Report {
             ("snapshots saved", counts.saved),
             ("snapshots received", counts.installed),
             ("acknowledged and revoked", counts.revoked),
+            ("cannot follow in the end", counts.estranged),
             ("operations", outcome.operations),
             ("operations answered", outcome.answered),
             ("commands decided", outcome.decided),

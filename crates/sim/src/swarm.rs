@@ -54,6 +54,8 @@ pub struct Plan<O> {
     pub options: O,
     /// The longest election timeout under these options.
     pub election: Duration,
+    /// How long a healthy core takes to answer, at the longest.
+    pub answer: Duration,
     /// The kinds that this seed drew.
     pub faults: FaultSet,
     /// The network in the safety phase.
@@ -203,6 +205,7 @@ pub fn draw<F: Family>(
     let mut plan = Plan {
         nodes,
         election,
+        answer: F::answer_within(&options),
         faults,
         rates,
         calm: Rates::calm(election / 400, election / 400),
@@ -213,7 +216,7 @@ pub fn draw<F: Family>(
         clients: rng.between(1, 6) as usize,
         watchers: rng.below(3) as usize,
         think: Duration::from_millis(rng.between(5, 250)),
-        patience: election * 4,
+        patience: F::answer_within(&options) * 4,
         keys: rng.between(1, 6),
         operations_max: 3000,
         safety: wishes.safety,

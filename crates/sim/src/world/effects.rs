@@ -78,6 +78,7 @@ impl<F: Family> World<F> {
             self.lease_ended(id, applied.id);
         }
         self.observe_pasts(id, &trail);
+        let applied = !trail.is_empty();
         trail.clear();
         self.trail = trail;
         if is_liar {
@@ -87,6 +88,12 @@ impl<F: Family> World<F> {
             && let Err(broken) = self.ledger.stands(id, running.replica.machine())
         {
             self.broken(broken);
+        }
+        if (changed || applied)
+            && let Some(running) = &self.nodes[id.0 as usize - 1].running
+            && let Err(what) = F::examine(running.replica.protocol())
+        {
+            self.broken(("what a replica says of itself", format!("{id:?}: {what}")));
         }
         if changed {
             self.stir(term << 8 | role as u64);

@@ -103,6 +103,8 @@ pub struct Counts {
     pub saved: u64,
     /// Commands that were acknowledged and are gone in the end: only where a protocol may take back what it decided.
     pub revoked: u64,
+    /// Replicas of the core that say in the end that they cannot follow the others.
+    pub estranged: u64,
 }
 
 /// A simulated cluster.
@@ -242,7 +244,7 @@ impl<F: Family> World<F> {
             0 => 0,
             most => self.rng.below(u64::from(most) + 1) as u32,
         };
-        let origin = Time(self.rng.below(1 << 40));
+        let origin = Time(self.rng.below(F::CLOCKS_APART.as_nanos() as u64));
         self.nodes.push(Node {
             id,
             running: None,

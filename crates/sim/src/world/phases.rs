@@ -33,7 +33,7 @@ pub struct Outcome {
     pub hash: u64,
     /// How long the run took, in the world's time.
     pub simulated: Duration,
-    /// The longest election timeout under the run's options.
+    /// The longest time that a healthy core takes to answer under the run's options: an election timeout, as a rule.
     pub election: Duration,
     /// How often things happened.
     pub counts: Counts,
@@ -77,7 +77,9 @@ impl<F: Family> World<F> {
     pub(super) fn conclude(mut self) -> Outcome {
         let recovery = if self.violation.is_none() { self.liveness() } else { Recovery::NotTried };
         let mut judged = None;
-        if self.violation.is_none() {
+        // Where nothing is certain, no read is wrong: that all hold the same once everything is quiet has been seen to already.
+        let judges = F::finality(&self.plan.options) != Finality::Probable;
+        if self.violation.is_none() && judges {
             // A fast clock ends leases early by its share, which the world's own oracle allows for.
             let fast = self.plan.drift_ppm > 0 || self.plan.faults.has(FaultKind::Jump);
             let leases = if fast { LeaseTiming::NotJudged } else { LeaseTiming::Judged };
@@ -102,7 +104,7 @@ impl<F: Family> World<F> {
             violation: self.violation,
             hash: self.hash,
             simulated: self.now.since(Time::ZERO),
-            election: self.plan.election,
+            election: self.plan.answer,
             counts: self.counts,
             coverage: self.coverage,
             recovery,
@@ -129,21 +131,21 @@ impl<F: Family> World<F> {
         self.break_the_rest(&core);
 
         self.calling = Calling::Probing;
-        self.plan.think = self.plan.election / 10;
-        self.plan.patience = self.plan.election;
+        self.plan.think = self.plan.answer / 10;
+        self.plan.patience = self.plan.answer;
         let voters = self.voters();
         for id in core.iter().filter(|id| voters.contains(id)) {
             let client = self.clients.hire(*id);
             self.probes.insert(client, *id);
             self.events.push(began + self.plan.election / 10, Event::Call { client });
         }
-        let end = began + self.plan.election * LIVENESS_ELECTIONS_MAX;
+        let end = began + self.plan.answer * LIVENESS_ELECTIONS_MAX;
         while self.now < end && self.violation.is_none() {
-            self.run_until((self.now + self.plan.election / 8).min(end));
+            self.run_until((self.now + self.plan.answer / 8).min(end));
             if self.is_recovered(&core) {
                 let took = self.now.since(began);
                 self.calling = Calling::No;
-                self.run_until(self.now + self.plan.election * 3);
+                self.run_until(self.now + self.plan.answer * 3);
                 self.compare(&core);
                 return Recovery::After(took);
             }
@@ -268,10 +270,11 @@ impl<F: Family> World<F> {
     }
 
     /// Of what clients were told is done: what this core must hold in the end. Without a single order a replica answers when its own disk
-    /// has a write, so a write may be gone with the replica that took it.
+    /// has a write, so a write may be gone with the replica that took it; and so with a miner that is never heard of again.
     fn promised(&self, core: &[NodeId]) -> impl Iterator<Item = CommandId> {
         let acknowledged = self.ledger.acknowledged();
-        acknowledged.filter(move |id| F::ORDER == Order::Total || core.contains(&id.origin))
+        let by_core = F::ORDER != Order::Total || F::finality(&self.plan.options) == Finality::Probable;
+        acknowledged.filter(move |id| !by_core || core.contains(&id.origin))
     }
 
     fn holds_everything(&self, id: NodeId, core: &[NodeId]) -> bool {
@@ -280,7 +283,7 @@ impl<F: Family> World<F> {
         match (&machine.seen, F::finality(&self.plan.options)) {
             (None, _) => machine.count as usize >= self.ledger.len(),
             (Some(seen), Finality::Certain) => self.promised(core).all(|id| seen.contains(&id)),
-            (Some(_), Finality::Revocable) => true,
+            (Some(_), Finality::Revocable | Finality::Probable) => true,
         }
     }
 
@@ -308,7 +311,7 @@ impl<F: Family> World<F> {
                 }
                 return;
             }
-            self.run_until(self.now + self.plan.election / 2);
+            self.run_until(self.now + self.plan.answer / 2);
         }
     }
 
@@ -319,7 +322,8 @@ impl<F: Family> World<F> {
         let voters = self.voters();
         let has_primary = self.primary_members().is_some();
         let counts = |id: &NodeId| !has_primary || voters.contains(id);
-        for _ in 0..QUIET_TRIES_MAX {
+        for tried in 1..=QUIET_TRIES_MAX {
+            let (core, estranged) = self.split(core);
             let machines: Vec<_> = core
                 .iter()
                 .filter(|id| counts(id))
@@ -330,18 +334,28 @@ impl<F: Family> World<F> {
             let same = |other: &Audited| other.seen == one.seen && other.contents() == one.contents();
             differ = machines.iter().find(|(_, other)| !same(other)).map(|(other, _)| (first, *other));
             if differ.is_none() {
-                let lost = match &one.seen {
-                    Some(seen) => self.promised(core).filter(|id| !seen.contains(id)).count(),
-                    None => 0,
+                let lost: Vec<CommandId> = match &one.seen {
+                    Some(seen) => self.promised(&core).filter(|id| !seen.contains(id)).collect(),
+                    None => Vec::new(),
                 };
-                self.counts.revoked += lost as u64;
-                let admitted = F::finality(&self.plan.options) == Finality::Revocable
-                    && self.nodes.iter().any(|node| {
-                        node.running
-                            .as_ref()
-                            .is_some_and(|running| F::admits_loss(running.replica.protocol()))
-                    });
-                if lost > 0 && !admitted {
+                let finality = F::finality(&self.plan.options);
+                if finality == Finality::Probable && !lost.is_empty() && tried < QUIET_TRIES_MAX {
+                    // It is being done again.
+                    self.run_until(self.now + self.plan.answer / 2);
+                    continue;
+                }
+                self.counts.revoked += lost.len() as u64;
+                self.counts.estranged += estranged;
+                let admits = |node: &super::Node<F>| {
+                    node.running.as_ref().is_some_and(|running| F::admits_loss(running.replica.protocol()))
+                };
+                let admitted = match finality {
+                    Finality::Certain => false,
+                    Finality::Revocable => self.nodes.iter().any(admits),
+                    Finality::Probable => lost.iter().all(|id| admits(&self.nodes[id.origin.0 as usize - 1])),
+                };
+                if !lost.is_empty() && !admitted {
+                    let lost = lost.len();
                     self.broken((
                         "durability",
                         format!("{first:?} lacks {lost} acknowledged commands in the end"),
@@ -349,11 +363,21 @@ impl<F: Family> World<F> {
                 }
                 return;
             }
-            self.run_until(self.now + self.plan.election / 2);
+            self.run_until(self.now + self.plan.answer / 2);
         }
         if let Some((one, other)) = differ {
             self.broken(("convergence", format!("{one:?} and {other:?} hold different things in the end")));
         }
+    }
+
+    /// Who of the core goes along, and how many say that they cannot.
+    fn split(&self, core: &[NodeId]) -> (Vec<NodeId>, u64) {
+        let estranged = |id: &NodeId| {
+            let running = self.nodes[id.0 as usize - 1].running.as_ref();
+            running.is_some_and(|running| F::is_estranged(running.replica.protocol()))
+        };
+        let (apart, along): (Vec<NodeId>, Vec<NodeId>) = core.iter().copied().partition(estranged);
+        (along, apart.len() as u64)
     }
 
     /// Of each voter of the core: who, behind how many commands, in which state.

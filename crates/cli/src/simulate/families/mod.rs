@@ -13,6 +13,7 @@ mod causal;
 mod multipaxos;
 mod paxos;
 mod pbft;
+mod pow;
 mod raft;
 
 pub(crate) use backup::BackupFamily;
@@ -20,6 +21,7 @@ pub(crate) use causal::CausalFamily;
 pub(crate) use multipaxos::MultiPaxosFamily;
 pub(crate) use paxos::PaxosFamily;
 pub(crate) use pbft::PbftFamily;
+pub(crate) use pow::PowFamily;
 pub(crate) use raft::RaftFamily;
 
 /// Calls another macro with every row.
@@ -32,6 +34,7 @@ macro_rules! each_family {
             multipaxos: MultiPaxosFamily,
             paxos: PaxosFamily,
             causal: CausalFamily,
+            pow: PowFamily,
         }
     };
 }
