@@ -63,3 +63,12 @@ fn causal() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/causal");
     assert!(check_folder::<Causal>(&folder, Order::Causal, causal::Options::set) >= 15);
 }
+
+/// Every trace of proof of work happens as it is written. A reorganisation takes back what was applied, so positions are not
+/// compared.
+#[test]
+fn pow() {
+    use synod_protocols::pow::{Options, Pow};
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/pow");
+    assert!(check_folder::<Pow>(&folder, Order::Causal, Options::set) >= 19);
+}
