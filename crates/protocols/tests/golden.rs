@@ -70,5 +70,5 @@ fn causal() {
 fn pow() {
     use synod_protocols::pow::{Options, Pow};
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/pow");
-    assert!(check_folder::<Pow>(&folder, Order::Causal, Options::set) >= 19);
+    assert!(check_folder::<Pow>(&folder, Order::Causal, Options::set) >= 20);
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use synod_core::{
-    Batch, Command, CommandId, Config, Delivery, Index, Input, Lsn, Members, NodeId, Output, Protocol,
-    ReadId, Recovered, Rng, SnapshotRef, Time, Wire, empty_batch,
+    Batch, Command, CommandId, Config, Delivery, Index, Input, Members, NodeId, Output, Protocol, ReadId,
+    Recovered, Rng, SnapshotRef, Time, Wire, empty_batch,
 };
 use synod_protocols::pow::{
     Block, Hash, Header, Message, Mining, Options, Pow, Record, Root, U256, WrongChain, check_chain_of,
@@ -81,7 +81,7 @@ fn every_rule_is_enforced() {
             block.mine();
         }),
         ("not later than the median", |block, blocks| {
-            block.header.time = blocks[8].header.time;
+            block.header.time = blocks[7].header.time;
             block.mine();
         }),
         ("s ahead of", |block, _| {
@@ -245,7 +245,7 @@ fn hostile_inputs_never_panic() {
                 1 => pow.step(now, Input::Read(ReadId(round)), &mut out),
                 2 => pow.step(now, Input::Transfer(NodeId(9)), &mut out),
                 3 => pow.step(now, Input::TransferFailed(NodeId(9)), &mut out),
-                4 => {
+                4 if out.deliveries.is_empty() => {
                     let settled = pow.settled().expect("it says what is settled");
                     if snapshot.as_ref().is_none_or(|snapshot| snapshot.at < settled) && settled > Index::ZERO
                     {
@@ -292,7 +292,6 @@ fn hostile_inputs_never_panic() {
         let reopened = open(&options, found, &mut Output::default());
         assert_eq!(reopened.tip().2, pow.tip().2, "seed {seed}: the same work");
         assert!(reopened.examine().is_ok(), "seed {seed}");
-        let _ = Lsn::ZERO;
     }
 }
 

@@ -16,6 +16,7 @@ use synod_core::{Batch, Index, NodeId, Output, SnapshotRef, Time};
 
 use super::block::Block;
 use super::header::Hash;
+use super::inspect::check_chain;
 use super::message::{Message, Root};
 use super::mutants::Mutant;
 use super::rules::{self, Invalid};
@@ -335,6 +336,15 @@ impl Pow {
         {
             return self.note_too_deep(self.floor.saturating_sub(1), root.hash(), out);
         }
+        if known.is_none() && self.floor > 0 {
+            // Whoever has only been away for long must catch up, and whoever has gone another way looks the same from here.
+            self.counts.unseen += 1;
+            out.note(format!(
+                "a snapshot at height {} takes the place of what is here: whether it holds all that was settled here, up to {}, \
+                 cannot be seen from so far away",
+                root.height, self.floor
+            ));
+        }
         self.counts.installed += 1;
         let (height, blocks) = (root.height, self.tree.blocks());
         self.tree = Tree::new(root);
@@ -377,6 +387,7 @@ impl Pow {
         root.genesis == genesis.hash()
             && root.headers.len() as u64 == wanted
             && linked
+            && check_chain(&root.headers, root.height + 1 - wanted, &self.options).is_ok()
             && begins_right
             && root.headers.iter().all(proves)
     }

@@ -28,6 +28,8 @@ pub struct Counts {
     pub refused: u64,
     /// Snapshots of others that were installed.
     pub installed: u64,
+    /// Those of them that are so far ahead that they do not show whether they hold what was settled here.
+    pub unseen: u64,
     /// The fewest confirmations with which a block was delivered.
     pub fewest_confirmations: Option<u64>,
     /// How deep below the best block the shallowest snapshot was begun.
@@ -60,10 +62,11 @@ impl Pow {
     }
 
     /// Whether something that was answered here may be gone for good: the replica was down, and of the branches that lost before, it does not
-    /// know all any more; or it cannot follow the others.
+    /// know all any more; or it cannot follow the others, or has followed them from so far behind that it cannot tell.
     #[must_use]
     pub fn admits_loss(&self) -> bool {
-        self.counts.refused > 0 || self.counts.recovered > 0 && self.tree.root.height > 0
+        let forgot = self.counts.recovered > 0 && self.tree.root.height > 0;
+        self.counts.refused > 0 || self.counts.unseen > 0 || forgot
     }
 
     /// The last height that no accepted reorganisation passes.

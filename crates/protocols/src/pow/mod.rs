@@ -29,8 +29,9 @@
 //! - *Delivery waits for the own disk*: a client is answered when its block has its confirmations and this replica's
 //!   records of all of them are durable, so what was answered is still there when everybody was killed.
 //! - *What is settled*: a snapshot holds what lies `settled_after` blocks deep, and no branch is followed that leaves the chain
-//!   below it. Two halves that were apart for longer, and have both made snapshots, do not find together again: each says so by
-//!   name, and an operator must decide. Bitcoin keeps everything and has no such limit.
+//!   below it. Two halves that were apart for longer, and have both made snapshots, do not find together again: the one with less work
+//!   says so by name, and an operator must decide. Only when it is so far behind that a snapshot of the others does not show where they
+//!   parted, it takes that for having been away, follows, and says that. Bitcoin keeps everything and has no such limit.
 //! - *Reads* are local; a linearizable one is refused, because finality is a probability.
 //! - *Membership* means nothing: a replica that knows one other's address joins by catching up, and leaves by leaving. So there is
 //!   nothing to reconfigure, and it is refused.
