@@ -285,7 +285,9 @@ fn hostile_inputs_never_panic() {
                 records.clear();
                 pow.checkpoint(&mut records);
             }
-            (out.messages.clear(), out.notes.clear(), out.answers.clear());
+            out.messages.clear();
+            out.notes.clear();
+            out.answers.clear();
         }
         let again = records.iter().map(|record| Record::decode_all(record.to_bytes()).expect("it decodes"));
         let found = Recovered { records: again.collect(), snapshot };
