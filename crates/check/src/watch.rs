@@ -63,6 +63,9 @@ struct Record<'a> {
     of_key: HashMap<Key, Vec<(i64, Change)>, foldhash::fast::FixedState>,
     /// Whether anything was compacted: then a previous value may rightly be missing.
     compacted: bool,
+    /// Revisions without a gap, from the first to the last of each run. Within a gap a write whose answer was lost, and that no stream told
+    /// of, may have changed any key.
+    runs: Vec<(i64, i64)>,
 }
 
 /// An event of a stream with where it stood.
@@ -84,6 +87,7 @@ impl<'a> Record<'a> {
             disputed: None,
             of_key: HashMap::default(),
             compacted: false,
+            runs: Vec::new(),
         };
         for stream in &history.watches {
             for Delivered { event, .. } in delivered(stream) {
@@ -94,6 +98,10 @@ impl<'a> Record<'a> {
             record.note_operation(operation);
         }
         for (revision, changes) in &record.changes {
+            match record.runs.last_mut() {
+                Some((_, last)) if *last + 1 == *revision => *last = *revision,
+                _ => record.runs.push((*revision, *revision)),
+            }
             for (key, change) in changes {
                 record.of_key.entry(*key).or_default().push((*revision, *change));
             }
@@ -279,6 +287,12 @@ impl<'a> Record<'a> {
         at.checked_sub(1).map(|at| changes[at])
     }
 
+    /// Whether somebody named every revision between the two: then nothing can have changed a key in between that is not in the record.
+    fn is_whole(&self, from: i64, to: i64) -> bool {
+        let place = self.runs.partition_point(|(_, last)| *last < to);
+        self.runs.get(place).is_some_and(|(first, _)| *first <= from)
+    }
+
     fn previous(&self, stream: &WatchStream) -> Option<String> {
         if stream.previous == Previous::NotWanted {
             return None;
@@ -290,6 +304,8 @@ impl<'a> Record<'a> {
             let said: Option<(Value, i64)> =
                 event.previous.as_ref().and_then(Option::as_ref).map(|pair| (pair.value, pair.modified));
             match (said, before) {
+                // Newer than anything known: right, if there is a gap in which it can have been written.
+                (Some((_, modified)), Some((at, _))) if modified > at && !self.is_whole(at, revision) => None,
                 (Some(_), Some((at, Change::Delete))) => {
                     Some(format!("the event of {name} at {revision} has a previous value, but the key was deleted at {at}"))
                 }
@@ -298,7 +314,7 @@ impl<'a> Record<'a> {
                         format!("the event of {name} at {revision} has a previous value of revision {modified}, but the last was of {at}")
                     })
                 }
-                (None, Some((at, Change::Put(_)))) if !self.compacted => {
+                (None, Some((at, Change::Put(_)))) if !self.compacted && self.is_whole(at, revision) => {
                     Some(format!("the event of {name} at {revision} has no previous value, but there was one of {at}"))
                 }
                 _ => None,
@@ -310,7 +326,8 @@ impl<'a> Record<'a> {
         delivered(stream).find_map(|at| {
             let event = at.event;
             let (name, revision) = (self.history.key(event.key), event.revision);
-            match (event.change, event.created?, self.before(event.key, revision)?) {
+            let before = self.before(event.key, revision).filter(|(at, _)| self.is_whole(*at, revision));
+            match (event.change, event.created?, before?) {
                 (Change::Put(_), true, (at, Change::Put(_))) => Some(format!(
                     "the event of {name} at {revision} says created, but it was there since {at}"
                 )),
@@ -369,9 +386,11 @@ fn lease_timing(history: &History) -> Verdict {
             _ => {}
         }
     }
+    let deletions = unexplained_deletions(history);
     for (id, lease) in &leases {
+        let deletion = deletions.get(id).copied();
         if let Some(evidence) =
-            renewed_after_revoke(history, *id, lease).or_else(|| ended_early(history, *id, lease))
+            renewed_after_revoke(history, *id, lease).or_else(|| ended_early(history, *id, lease, deletion))
         {
             return Verdict::Violated(evidence);
         }
@@ -408,14 +427,14 @@ fn renewed_after_revoke(history: &History, id: i64, lease: &Lease) -> Option<Evi
 }
 
 /// A key of the lease was seen deleted, by nobody, before the lease can have run out.
-fn ended_early(history: &History, id: i64, lease: &Lease) -> Option<Evidence> {
+fn ended_early(history: &History, id: i64, lease: &Lease, deletion: Option<Deletion>) -> Option<Evidence> {
     if lease.ttl <= 0 || !lease.revoked.is_empty() {
         return None;
     }
     let at = |i: u32| &history.operations[i as usize];
     let last = lease.renewed.iter().copied().max_by_key(|&i| at(i).invoked)?;
     let runs_out = at(last).invoked.saturating_add(lease.ttl.saturating_mul(NANOSECONDS));
-    let (key, revision, time) = unexplained_deletion(history, id)?;
+    let (key, revision, time) = deletion?;
     if time >= runs_out {
         return None;
     }
@@ -429,33 +448,42 @@ fn ended_early(history: &History, id: i64, lease: &Lease) -> Option<Evidence> {
     Some(Evidence { operations: vec![last], reason, ..Evidence::default() })
 }
 
-/// A deletion, seen by a watch, of a key that hung on the lease and that no request can have deleted.
-fn unexplained_deletion(history: &History, lease: i64) -> Option<(Key, i64, Time)> {
-    let mut hung: HashSet<Key> = HashSet::new();
-    let mut touched: HashSet<Key> = HashSet::new();
+/// Of which key, at which revision, and when it was heard of.
+type Deletion = (Key, i64, Time);
+
+/// By whom a key can have been removed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// It was put under this lease, and by nobody else: only the lease's end removes it.
+    HangsOn(i64),
+    /// Somebody else put or removed it, too.
+    Open,
+}
+
+/// For each lease the first deletion, seen by a watch, of a key that hung on it and that no request can have deleted. One pass over the
+/// history for all leases together: a long life has as many leases as it has days and more.
+fn unexplained_deletions(history: &History) -> HashMap<i64, Deletion> {
+    let mut fates: HashMap<Key, Fate> = HashMap::new();
+    let mut deletions: HashMap<i64, Deletion> = HashMap::new();
     for operation in history.operations.iter().filter(|operation| operation.outcome != Outcome::Failed) {
         let Call::Etcd(request) = &operation.call else { continue };
-        let mut put = |put: &Put, touched: &mut HashSet<Key>| {
-            if put.lease == lease {
-                hung.insert(put.key);
-            } else {
-                touched.insert(put.key);
+        let mut touch = |key: Key, lease: i64| {
+            let fate = if lease == 0 { Fate::Open } else { Fate::HangsOn(lease) };
+            let known = fates.entry(key).or_insert(fate);
+            if *known != fate {
+                *known = Fate::Open;
             }
         };
         match &**request {
-            Request::Put(one) => put(one, &mut touched),
+            Request::Put(one) => touch(one.key, one.lease),
             // Ranges would need the names; any removal rules its first key out, and a range all keys.
-            Request::Delete(range) if range.end == RangeEnd::Single => {
-                touched.insert(range.key);
-            }
-            Request::Delete(_) => return None,
+            Request::Delete(range) if range.end == RangeEnd::Single => touch(range.key, 0),
+            Request::Delete(_) => return deletions,
             Request::Txn(txn) => {
                 for op in txn.then.iter().chain(&txn.otherwise) {
                     match op {
-                        TxnOp::Put(one) => put(one, &mut touched),
-                        TxnOp::Delete(range) => {
-                            touched.insert(range.key);
-                        }
+                        TxnOp::Put(one) => touch(one.key, one.lease),
+                        TxnOp::Delete(range) => touch(range.key, 0),
                         TxnOp::Range(_) => {}
                     }
                 }
@@ -463,14 +491,14 @@ fn unexplained_deletion(history: &History, lease: i64) -> Option<(Key, i64, Time
             _ => {}
         }
     }
-    let mut earliest: Option<(Key, i64, Time)> = None;
     for response in history.watches.iter().flat_map(|stream| &stream.responses) {
         for event in response.events.iter().filter(|event| event.change == Change::Delete) {
-            let hangs = hung.contains(&event.key) && !touched.contains(&event.key);
-            if hangs && earliest.is_none_or(|(_, _, time)| response.time < time) {
-                earliest = Some((event.key, event.revision, response.time));
+            let Some(Fate::HangsOn(lease)) = fates.get(&event.key) else { continue };
+            let earliest = deletions.entry(*lease).or_insert((event.key, event.revision, response.time));
+            if response.time < earliest.2 {
+                *earliest = (event.key, event.revision, response.time);
             }
         }
     }
-    earliest
+    deletions
 }

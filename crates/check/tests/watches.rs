@@ -153,6 +153,14 @@ fn created() {
     assert_eq!(broken(&(more + &stream("", &[vec![event]]))), ["created"]);
 }
 
+/// A write whose answer was lost, and of which no stream tells, may explain what an event says of the key: no verdict stands on a gap.
+#[test]
+fn gaps_explain() {
+    let event = put("a", 6, 8, r#","created":true,"previous":{"value":"5","mod":6}"#);
+    let more = OPERATIONS.replace(r#""deleted":1"#, r#""deleted":0"#);
+    assert_eq!(broken(&(more + &stream(r#","previous":true"#, &[vec![event]]))), Vec::<&str>::new());
+}
+
 /// A leased key that is gone before its time breaks "lease-timing"; one that is gone after it does not.
 #[test]
 fn lease_timing() {
