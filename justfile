@@ -40,6 +40,10 @@ bench-seam:
 million:
     cargo test --release -p synod-cli --test million -- --ignored --nocapture
 
+# Three members at half, all and twice of what they can do: goodput and latency (docs/figures.md).
+overload:
+    cargo test --release -p synod-cli --test overload -- --ignored --nocapture
+
 # Messages, bytes and syncs for each decision, for every protocol.
 messages:
     cargo run --release -- simulate messages

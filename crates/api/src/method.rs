@@ -160,6 +160,18 @@ methods! {
 }
 
 impl Method {
+    /// Whether a call may take as long as other clients like: the waiting is the call.
+    #[must_use]
+    pub fn waits_for_others(self) -> bool {
+        matches!(self, Method::Lock | Method::Campaign)
+    }
+
+    /// Whether a stream of this method ends only when somebody ends it.
+    #[must_use]
+    pub fn is_endless(self) -> bool {
+        self.shape() == Shape::BidiStream || matches!(self, Method::Observe | Method::HealthWatch)
+    }
+
     /// The description of the method.
     #[must_use]
     pub fn descriptor(self) -> MethodDescriptor {

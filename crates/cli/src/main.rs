@@ -22,7 +22,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 /// Run, break and prove consensus: a replicated key-value store that etcd's clients can use.
 #[derive(Parser)]
-#[command(name = "synod", version, about, long_about = None)]
+#[command(name = "synod", version)]
 struct Cli {
     #[command(flatten)]
     target: ctl::Target,
@@ -61,7 +61,19 @@ enum Command {
     },
 }
 
+/// Takes as many file descriptors as the system lets a process have: the usual thousand is a limit for programs that wait with
+/// `select`, and a member with ten thousand clients needs more.
+fn take_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        // What there is has to do then; `/metrics` tells how many that are.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    }
+}
+
 fn main() -> ExitCode {
+    take_descriptors();
     let words: Vec<OsString> = std::env::args_os().collect();
     let name = words.first().and_then(|word| Path::new(word).file_name());
     if name.is_some_and(|name| name == "etcd") {

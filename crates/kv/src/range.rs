@@ -52,7 +52,36 @@ impl View {
     /// When the revision cannot be read; nothing is appended then.
     pub fn range_into(&self, request: &RangeRequest, out: &mut BytesMut) -> Result<RangeSummary, OpError> {
         let revision = self.resolve(request.revision)?;
-        Ok(self.range_as_of(request, revision, self.revision, out))
+        Ok(self.range_as_of(request, revision, self.revision, usize::MAX, out).unwrap_or_default())
+    }
+
+    /// The same, unless there are more bytes than `bytes_max` and one pair: then `None`, and what was appended is of no use.
+    ///
+    /// # Errors
+    /// When the revision cannot be read; nothing is appended then.
+    pub fn range_within(
+        &self,
+        request: &RangeRequest,
+        bytes_max: usize,
+        out: &mut BytesMut,
+    ) -> Result<Option<RangeSummary>, OpError> {
+        let revision = self.resolve(request.revision)?;
+        Ok(self.range_as_of(request, revision, self.revision, bytes_max, out))
+    }
+
+    /// About how many bytes the pairs of a range take, filters aside; 0 for a revision that cannot be read.
+    #[must_use]
+    pub fn range_bytes(&self, request: &RangeRequest) -> u64 {
+        let Ok(revision) = self.resolve(request.revision) else { return 0 };
+        if request.content == Content::CountOnly {
+            return 0;
+        }
+        let (from, to) = self.span(&request.key, &request.range_end);
+        let found = self.index.slots(from, to).filter_map(|(_, slot)| self.live_in(slot, revision));
+        let limited = !request.sorts() && !request.filters_revisions();
+        let limit = usize::try_from(request.limit).ok().filter(|limit| limited && *limit > 0);
+        let pairs = found.take(limit.unwrap_or(usize::MAX));
+        pairs.map(|at| pair_len(&self.arena.record(at), request.content) as u64).sum()
     }
 
     /// How many keys the range spans at most: what a server decides by whether to answer at once or with a cursor.
@@ -72,7 +101,7 @@ impl View {
     /// Reads a range at a revision that is known to be readable; `now` is what the header says.
     pub(crate) fn range_reply(&self, request: &RangeRequest, revision: i64, now: i64) -> RangeReply {
         let mut out = BytesMut::new();
-        let summary = self.range_as_of(request, revision, now, &mut out);
+        let summary = self.range_as_of(request, revision, now, usize::MAX, &mut out).unwrap_or_default();
         let kvs = KvList::new(out, summary.pairs);
         RangeReply { revision: now, kvs, more: summary.more, count: summary.count }
     }
@@ -82,8 +111,9 @@ impl View {
         request: &RangeRequest,
         revision: i64,
         now: i64,
+        bytes_max: usize,
         out: &mut BytesMut,
-    ) -> RangeSummary {
+    ) -> Option<RangeSummary> {
         let mut summary = RangeSummary { revision: now, ..RangeSummary::default() };
         if request.range_end.is_empty() && request.content == Content::Full && !request.filters_revisions() {
             // One key: the way most reads go.
@@ -92,13 +122,14 @@ impl View {
                 summary.pairs = 1;
                 summary.count = 1;
             }
-            return summary;
+            return Some(summary);
         }
+        let start = out.len();
         let (from, to) = self.span(&request.key, &request.range_end);
         let count = |view: &View| view.index.count(&view.arena, from, to, revision) as i64;
         if request.content == Content::CountOnly {
             summary.count = count(self);
-            return summary;
+            return Some(summary);
         }
         let limit = usize::try_from(request.limit).unwrap_or(0);
         if request.sorts() || request.filters_revisions() {
@@ -110,9 +141,12 @@ impl View {
             }
             summary.pairs = chosen.len();
             for at in chosen {
+                if out.len() - start > bytes_max {
+                    return None;
+                }
                 put_pair(out, &self.arena.record(at), request.content);
             }
-            return summary;
+            return Some(summary);
         }
         let mut found = self.index.slots(from, to).filter_map(|(_, slot)| self.live_in(slot, revision));
         let mut ahead = SmallVec::<[At; AHEAD]>::new();
@@ -122,6 +156,9 @@ impl View {
             ahead.extend(found.by_ref().take(left.min(AHEAD)));
             self.arena.touch(ahead.iter().copied());
             for at in &ahead {
+                if out.len() - start > bytes_max {
+                    return None;
+                }
                 put_pair(out, &self.arena.record(*at), request.content);
             }
             summary.pairs += ahead.len();
@@ -132,7 +169,7 @@ impl View {
         }
         summary.more = left == 0 && found.next().is_some();
         summary.count = if summary.more { count(self) } else { summary.pairs as i64 };
-        summary
+        Some(summary)
     }
 
     /// What passes the filters, sorted; and how many there were before.
@@ -261,6 +298,15 @@ impl RangeCursor {
     #[must_use]
     pub fn summary(&self) -> RangeSummary {
         self.summary
+    }
+
+    /// How many bytes the cursor itself holds: what was sorted is remembered.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        match &self.source {
+            Source::Walk { .. } => 0,
+            Source::Chosen { list, .. } => list.capacity() * size_of::<At>(),
+        }
     }
 
     /// Whether all pairs have been given.

@@ -8,6 +8,7 @@ use std::ops::Bound;
 use crate::arena::{Arena, At, Record};
 use crate::error::OpError;
 use crate::index::{Index, Place};
+use crate::op::{Txn, TxnReply};
 use crate::slot::Slot;
 
 /// The revision of an empty store; the first write gets the next.
@@ -61,6 +62,14 @@ impl View {
             gone if gone < self.compacted => Err(OpError::Compacted),
             kept => Ok(kept),
         }
+    }
+
+    /// Runs a transaction that only reads.
+    ///
+    /// # Errors
+    /// When a revision cannot be read; [`OpError::Malformed`] when it could write.
+    pub fn read_txn(&self, txn: &Txn) -> Result<TxnReply, OpError> {
+        crate::txn::read(self, txn)
     }
 
     /// The places that a request's key and range end span.

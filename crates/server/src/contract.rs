@@ -128,6 +128,8 @@ pub enum Call {
     WatchFrom,
     /// LeaseGrant, LeaseRevoke, LeaseKeepAlive, LeaseTimeToLive, LeaseLeases.
     Lease,
+    /// Lock, Unlock, Campaign, Proclaim, Leader, Observe, Resign: keys in the order in which they were created.
+    Line,
     /// MemberAdd, MemberRemove, MemberUpdate, MemberPromote.
     Reconfigure,
     /// MemberList.
@@ -156,7 +158,7 @@ const fn shown(call: Call, name: &'static str, methods: &'static str) -> Shown {
 }
 
 /// Every call, in the order of the table.
-const CALLS: [Shown; 17] = [
+const CALLS: [Shown; 18] = [
     shown(Call::Read, "read", "Range, RangeStream, Txn (reads only)"),
     shown(Call::ReadAt, "read at a revision", "Range, RangeStream, Txn (reads only)"),
     shown(Call::ReadBounded, "read with synod-max-staleness", "Range, RangeStream, Txn (reads only)"),
@@ -168,6 +170,7 @@ const CALLS: [Shown; 17] = [
     shown(Call::Watch, "watch from now on", "Watch"),
     shown(Call::WatchFrom, "watch from a revision", "Watch"),
     shown(Call::Lease, "leases", "LeaseGrant, LeaseRevoke, LeaseKeepAlive, LeaseTimeToLive, LeaseLeases"),
+    shown(Call::Line, "locks and elections", "Lock, Unlock, Campaign, Proclaim, Leader, Observe, Resign"),
     shown(Call::Reconfigure, "change the members", "MemberAdd, MemberRemove, MemberUpdate, MemberPromote"),
     shown(Call::Members, "list the members", "MemberList"),
     shown(Call::Transfer, "move the leader", "MoveLeader"),
@@ -219,6 +222,10 @@ impl Contract {
             Call::Compare => ("comparisons in transactions", offer.compares),
             Call::Compact | Call::WatchFrom | Call::HashKv => revisions,
             Call::Lease => ("leases", offer.leases),
+            Call::Line => {
+                let compares = ("comparisons in transactions", offer.compares);
+                worse(compares, worse(("leases", offer.leases), ("linearizable reads", offer.linearizable)))
+            }
             Call::Reconfigure => ("changes of the members", offer.reconfigure),
             Call::Transfer => ("a leader that can be moved", offer.transfer),
             Call::Alarm => ("alarms", offer.alarms),
@@ -378,7 +385,7 @@ fn markdown(entries: &[Entry]) -> String {
         let _ = writeln!(text, "- {}: {}", shown.name, shown.methods);
     }
     text.push_str(
-        "\nLock, Election and changing Auth are not part of this release, whatever the protocol: they answer UNIMPLEMENTED.\n",
+        "\nUsers and roles are not part of this release, whatever the protocol: they answer UNIMPLEMENTED.\n",
     );
     for entry in entries {
         text.push('\n');

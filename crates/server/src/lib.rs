@@ -22,6 +22,7 @@ pub mod protocol;
 pub mod service;
 pub mod status;
 pub mod transport;
+pub mod tried;
 
 pub use member::{Member, Stopper};
 pub use node::{FolderError, MemberError};

@@ -318,6 +318,8 @@ fn serve_clients(
         txn_ops_max: settings.txn_ops_max,
         election_timeout: settings.election_timeout,
         progress_interval: settings.watch_progress_interval,
+        strict_reconfig: settings.strict_reconfig,
+        gateway_calls_max: settings.streams_max,
         ..service::Options::default()
     };
     let detail = match settings.metrics {

@@ -172,6 +172,12 @@ statuses! {
     learner FailedPrecondition "etcdserver: rpc not supported for learner";
     bad_transferee FailedPrecondition "etcdserver: bad leader transferee";
     deadline_exceeded DeadlineExceeded "context deadline exceeded";
+    lock_lost Unknown "mutex: session is expired";
+    not_elected Unknown "election: not leader";
+    nobody_elected Unknown "election: no leader";
+    leader_missing Unknown "\"leader\" field must be provided";
+    not_taken Unavailable "synod: too much waits for clients that do not read; this answer was dropped";
+    answer_too_large ResourceExhausted "grpc: trying to send message larger than max (2147483647)";
     watch_canceled Canceled "etcdserver: watch canceled";
 }
 

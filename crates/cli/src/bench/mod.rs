@@ -78,7 +78,7 @@ struct Load {
     #[arg(long, default_value_t = 50)]
     streams: usize,
     /// Requests a second in an open loop: latency counts from the intended start; without it the loop is closed
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     rate: Option<f64>,
     /// End after so many requests
     #[arg(long)]
@@ -123,7 +123,7 @@ struct Watch {
     #[arg(long, default_value_t = 1000)]
     watchers: usize,
     /// Puts a second; without it one after the other, as fast as they are answered
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     rate: Option<f64>,
 }
 

@@ -10,7 +10,6 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use synod_api::Method;
 use synod_api::etcdserverpb as pb;
-use synod_load::client::Client;
 
 use super::print;
 use super::target::{Connection, Format, explain};
@@ -44,13 +43,13 @@ pub(super) async fn status(connection: &Connection, _: &Status) -> Result<ExitCo
     let (mut rows, mut silent) = (Vec::new(), 0);
     for endpoint in &connection.endpoints {
         let asked = async {
-            let mut client = Client::connect(&[*endpoint], Vec::new()).await?;
+            let mut client = connection.connect_to(&[*endpoint], Vec::new()).await?;
             connection.ask::<pb::StatusResponse>(&mut client, Method::Status, &pb::StatusRequest {}).await
         };
         let answer = match asked.await {
             Ok(answer) => answer,
             Err(error) => {
-                eprintln!("synod: {endpoint}: {error:#}");
+                eprintln!("synod: {error:#}");
                 silent += 1;
                 continue;
             }
@@ -99,7 +98,7 @@ pub(super) async fn hash_kv(connection: &Connection, hash: &HashKv) -> Result<Ex
     let request = pb::HashKvRequest { revision: hash.rev };
     let mut rows = Vec::new();
     for endpoint in &connection.endpoints {
-        let mut client = Client::connect(&[*endpoint], Vec::new()).await?;
+        let mut client = connection.connect_to(&[*endpoint], Vec::new()).await?;
         let answer: pb::HashKvResponse = connection.ask(&mut client, Method::HashKv, &request).await?;
         if connection.format == Format::Json {
             print::json(Method::HashKv, &answer)?;

@@ -71,9 +71,18 @@ impl Connection {
 
     /// A connection to the first endpoint that takes it, whose requests carry these fields, too.
     pub(super) async fn connect_with(&self, metadata: Vec<(String, String)>) -> Result<Client> {
-        let connecting = tokio::time::timeout(self.timeout, Client::connect(&self.endpoints, metadata));
+        self.connect_to(&self.endpoints, metadata).await
+    }
+
+    /// A connection to the first of these endpoints that takes it.
+    pub(super) async fn connect_to(
+        &self,
+        endpoints: &[SocketAddr],
+        metadata: Vec<(String, String)>,
+    ) -> Result<Client> {
+        let connecting = tokio::time::timeout(self.timeout, Client::connect(endpoints, metadata));
         connecting.await.map_err(|_| anyhow!("no endpoint takes connections"))?.with_context(|| {
-            let all: Vec<String> = self.endpoints.iter().map(SocketAddr::to_string).collect();
+            let all: Vec<String> = endpoints.iter().map(SocketAddr::to_string).collect();
             format!("is a member running at {}? (--endpoints says where)", all.join(", "))
         })
     }

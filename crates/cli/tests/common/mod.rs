@@ -238,6 +238,11 @@ impl MemberProcess {
         status.expect("it has ended")
     }
 
+    /// The process's number.
+    pub fn id(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
+    }
+
     pub fn is_running(&self) -> bool {
         self.child.is_some()
     }

@@ -122,6 +122,7 @@ pub(crate) const HONOURED: &[Flag] = &[
     value("listen-metrics-urls", "", "More addresses that serve /metrics and health"),
     value("metrics", "basic", "basic or extensive"),
     value("warning-apply-duration", "100ms", "Applying for longer than this is logged"),
+    switch("strict-reconfig-check", "true", "Refuse changes of the members that leave too few running ones"),
     switch("socket-reuse-port", "false", "Set SO_REUSEPORT on the listeners"),
     switch("socket-reuse-address", "false", "Set SO_REUSEADDR on the listeners (always on)"),
     value("log-level", "info", "debug, info, warn, error, panic or fatal"),

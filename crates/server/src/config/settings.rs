@@ -66,6 +66,8 @@ pub struct Settings {
     pub warning_apply: Duration,
     /// Whether listeners share their port.
     pub reuse_port: bool,
+    /// Whether changes of the members that leave too few running ones are refused.
+    pub strict_reconfig: bool,
     /// The least important level that is logged, in tracing's words.
     pub log_level: &'static str,
     /// How lines look.
@@ -206,6 +208,7 @@ impl Settings {
                 other => return Err(one_of("metrics", other, "basic or extensive")),
             },
             warning_apply: span(values, "warning-apply-duration")?,
+            strict_reconfig: units::boolean("strict-reconfig-check", values.get("strict-reconfig-check"))?,
             reuse_port: units::boolean("socket-reuse-port", values.get("socket-reuse-port"))?,
             log_level: match values.get("log-level") {
                 "debug" => "debug",

@@ -49,7 +49,6 @@ pub(super) const UNSUPPORTED: &[Flag] = &[
         "experimental-initial-election-tick-advance",
         "the first election timeout is always an ordinary one",
     ),
-    always("strict-reconfig-check", MEMBERS),
     only("max-learners", &["1"], MEMBERS),
     only("experimental-max-learners", &["1"], MEMBERS),
     always("enable-grpc-gateway", "the JSON gateway cannot be turned off yet"),

@@ -122,7 +122,7 @@ pub async fn serve<B: Backend>(
                     ended.unwrap_or_else(|_| Err(status::deadline_exceeded()))
                 }),
             };
-            respond(Body::streaming(handler, outbox, Box::new(form), tally))
+            respond(Body::streaming(method, handler, outbox, Box::new(form), tally))
         }
     }
 }

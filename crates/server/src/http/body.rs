@@ -12,6 +12,8 @@ use std::task::{Context, Poll};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue};
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use synod_api::Method;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::metrics::Tally;
 use crate::service::backend::Backend;
@@ -26,7 +28,17 @@ pub trait Upload: HttpBody<Data = Bytes, Error: Send> + Send + Unpin + 'static {
 impl<T: HttpBody<Data = Bytes, Error: Send> + Send + Unpin + 'static> Upload for T {}
 
 /// The body of every response.
-pub struct Body(Kind);
+pub struct Body {
+    kind: Kind,
+    /// What must live as long.
+    _turn: Option<OwnedSemaphorePermit>,
+}
+
+impl From<Kind> for Body {
+    fn from(kind: Kind) -> Body {
+        Body { kind, _turn: None }
+    }
+}
 
 enum Kind {
     Done,
@@ -36,6 +48,8 @@ enum Kind {
     Unary(Bytes),
     /// A message in pieces, its prefix first, then the trailers of success.
     Pieces(Option<Bytes>, Box<dyn Iterator<Item = Bytes> + Send>),
+    /// Bytes in pieces, and no trailers.
+    Plain(Box<dyn Iterator<Item = Bytes> + Send>),
     Trailers,
     Streaming(Box<Streaming>),
 }
@@ -55,46 +69,78 @@ struct Streaming {
     form: Box<dyn Form>,
     frames: VecDeque<Frame<Bytes>>,
     tally: Option<Tally>,
+    is_endless: bool,
 }
 
 impl Body {
     /// Nothing.
     #[must_use]
     pub fn empty() -> Body {
-        Body(Kind::Done)
+        Kind::Done.into()
     }
 
     /// Plain bytes.
     #[must_use]
     pub fn full(bytes: impl Into<Bytes>) -> Body {
         let bytes = bytes.into();
-        Body(if bytes.is_empty() { Kind::Done } else { Kind::Full(bytes) })
+        if bytes.is_empty() { Kind::Done.into() } else { Kind::Full(bytes).into() }
     }
 
     /// One gRPC message and the trailers of success.
     #[must_use]
     pub fn unary(payload: Payload) -> Body {
-        Body(match payload {
+        let kind = match payload {
             Payload::Whole(framed) => Kind::Unary(framed.framed()),
             Payload::Pieces(Pieces { length, pieces }) => {
                 let mut prefix = BytesMut::new();
                 put_prefix(&mut prefix, length);
                 Kind::Pieces(Some(prefix.freeze()), pieces)
             }
-        })
+        };
+        kind.into()
+    }
+
+    /// Bytes in pieces.
+    #[must_use]
+    pub fn pieces(pieces: impl Iterator<Item = Bytes> + Send + 'static) -> Body {
+        Kind::Plain(Box::new(pieces)).into()
+    }
+
+    /// The same body, which keeps a turn until it has been said.
+    #[must_use]
+    pub fn holding(self, turn: Option<OwnedSemaphorePermit>) -> Body {
+        Body { kind: self.kind, _turn: turn }
     }
 
     /// What `handler` puts into `outbox`, dressed by `form`.
     #[must_use]
-    pub fn streaming(handler: Handler, outbox: Outbox, form: Box<dyn Form>, tally: Tally) -> Body {
+    pub fn streaming(
+        method: Method,
+        handler: Handler,
+        outbox: Outbox,
+        form: Box<dyn Form>,
+        tally: Tally,
+    ) -> Body {
         let frames = VecDeque::new();
-        Body(Kind::Streaming(Box::new(Streaming {
-            handler: Some(handler),
-            outbox,
-            form,
-            frames,
-            tally: Some(tally),
-        })))
+        let is_endless = method.is_endless();
+        let tally = Some(tally);
+        let streaming = Streaming { handler: Some(handler), outbox, form, frames, tally, is_endless };
+        Kind::Streaming(Box::new(streaming)).into()
+    }
+
+    /// The next frame of a body that waits for nobody.
+    pub(crate) fn next_now(&mut self) -> Option<Frame<Bytes>> {
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        match Pin::new(self).poll_frame(&mut context) {
+            Poll::Ready(frame) => frame.map(|frame| frame.unwrap_or_else(|never| match never {})),
+            Poll::Pending => None,
+        }
+    }
+
+    /// Whether it ends only when somebody ends it.
+    #[must_use]
+    pub fn is_endless(&self) -> bool {
+        matches!(&self.kind, Kind::Streaming(streaming) if streaming.is_endless)
     }
 }
 
@@ -106,28 +152,35 @@ impl HttpBody for Body {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let frame = match &mut self.0 {
+        let frame = match &mut self.kind {
             Kind::Streaming(streaming) => return streaming.poll(context).map(|frame| frame.map(Ok)),
             Kind::Done => None,
             Kind::Full(bytes) => {
                 let bytes = std::mem::take(bytes);
-                self.0 = Kind::Done;
+                self.kind = Kind::Done;
                 Some(Frame::data(bytes))
             }
             Kind::Unary(bytes) => {
                 let bytes = std::mem::take(bytes);
-                self.0 = Kind::Trailers;
+                self.kind = Kind::Trailers;
                 Some(Frame::data(bytes))
             }
             Kind::Pieces(prefix, pieces) => match prefix.take().or_else(|| pieces.next()) {
                 Some(piece) => Some(Frame::data(piece)),
                 None => {
-                    self.0 = Kind::Done;
+                    self.kind = Kind::Done;
                     Some(Frame::trailers(success()))
                 }
             },
+            Kind::Plain(pieces) => {
+                let piece = pieces.next().map(Frame::data);
+                if piece.is_none() {
+                    self.kind = Kind::Done;
+                }
+                piece
+            }
             Kind::Trailers => {
-                self.0 = Kind::Done;
+                self.kind = Kind::Done;
                 Some(Frame::trailers(success()))
             }
         };
@@ -135,11 +188,11 @@ impl HttpBody for Body {
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self.0, Kind::Done)
+        matches!(self.kind, Kind::Done)
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.0 {
+        match &self.kind {
             Kind::Done => SizeHint::with_exact(0),
             Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             _ => SizeHint::default(),

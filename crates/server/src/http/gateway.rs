@@ -19,7 +19,7 @@ use super::json::{self, Objects};
 use crate::service::backend::Backend;
 use crate::service::intake::Share;
 use crate::service::metadata::Metadata;
-use crate::service::payload::Payload;
+use crate::service::payload::{Payload, Pieces};
 use crate::service::session;
 use crate::service::stream::{Handler, Inbox, Outbox, Source};
 use crate::service::{CONFIRMATIONS, Service};
@@ -44,6 +44,7 @@ pub(super) async fn serve<B: Backend>(
         Ok(metadata) => metadata,
         Err(status) => return refuse(&status),
     };
+    let turn = service.gateway_turn().await;
     // Base64 makes four bytes of three, and names and numbers take room too.
     let body_max = (service.options().request_bytes_max + 512 * 1024) * 2;
     let tally = service.metrics().start(method, metadata.client_version());
@@ -52,8 +53,8 @@ pub(super) async fn serve<B: Backend>(
             let answer = unary(service, method, &metadata, request.into_body(), body_max).await;
             tally.end(answer.as_ref().map_or_else(|status| status.code, |_| Code::Ok));
             match answer {
-                Ok(json) => {
-                    let mut response = respond(StatusCode::OK, Body::full(json));
+                Ok(body) => {
+                    let mut response = respond(StatusCode::OK, body.holding(turn));
                     response.headers_mut().insert(session::HEADER, service.token());
                     if let Some(confirmations) = service.confirmations(method) {
                         response.headers_mut().insert(CONFIRMATIONS, confirmations);
@@ -86,7 +87,7 @@ pub(super) async fn serve<B: Backend>(
                 return refuse(&status);
             }
             let form = Box::new(JsonForm { descriptor: method.output() });
-            respond(StatusCode::OK, Body::streaming(handler, outbox, form, tally))
+            respond(StatusCode::OK, Body::streaming(method, handler, outbox, form, tally).holding(turn))
         }
     }
 }
@@ -97,7 +98,7 @@ async fn unary<B: Backend>(
     metadata: &Metadata,
     body: impl Upload,
     body_max: usize,
-) -> Result<Vec<u8>, Status> {
+) -> Result<Body, Status> {
     let calling = async {
         let text = tokio::time::timeout(BODY_TIMEOUT, read(body, body_max, service.intake().share())).await;
         let text =
@@ -111,9 +112,40 @@ async fn unary<B: Backend>(
             tokio::time::timeout(timeout, calling).await.map_err(|_| status::deadline_exceeded())??
         }
     };
-    let mut json = Vec::new();
-    json::from_protobuf(payload.message(), method.output(), &mut json);
-    Ok(json)
+    Ok(match payload {
+        Payload::Whole(framed) => {
+            let mut json = Vec::new();
+            json::from_protobuf(framed.message(), method.output(), &mut json);
+            Body::full(json)
+        }
+        Payload::Pieces(pieces) => Body::pieces(in_pieces(pieces, method.output())),
+    })
+}
+
+/// A large answer as JSON, without ever being whole: each of its pieces is a message of its own, with some of the fields, and
+/// repeated fields in one run. So is the JSON of each, but for the braces.
+fn in_pieces(pieces: Pieces, descriptor: MessageDescriptor) -> impl Iterator<Item = Bytes> + Send {
+    let mut pieces = pieces.pieces;
+    let mut joiner = json::Joiner::default();
+    let mut ended = false;
+    std::iter::from_fn(move || {
+        if ended {
+            return None;
+        }
+        let mut out = Vec::new();
+        match pieces.next() {
+            Some(piece) => {
+                let mut json = Vec::new();
+                json::from_protobuf(piece, descriptor.clone(), &mut json);
+                joiner.add(&json, &mut out);
+            }
+            None => {
+                ended = true;
+                joiner.end(&mut out);
+            }
+        }
+        Some(out.into())
+    })
 }
 
 /// The whole body, unless it is too long.

@@ -37,10 +37,69 @@ pub(super) fn from_protobuf(message: Bytes, descriptor: MessageDescriptor, out: 
     message.serialize_with_options(&mut writer, &options).expect("writing into memory does not fail");
 }
 
-/// A failure as the gateway tells it: etcd 3.4 and 3.5 call the text `error`, later ones `message`.
+/// Joins the JSON of one message's pieces: their members one behind the other, and the elements of a list that goes on from piece
+/// to piece in one list.
+#[derive(Default)]
+pub(super) struct Joiner {
+    begun: bool,
+    /// The list that the last piece ended with, as `"name":[`, still open.
+    list: Vec<u8>,
+}
+
+impl Joiner {
+    /// Adds an object of one piece: either some members, or one list.
+    pub(super) fn add(&mut self, object: &[u8], out: &mut Vec<u8>) {
+        let Some(members) = object.strip_prefix(b"{").and_then(|rest| rest.strip_suffix(b"}")) else {
+            return;
+        };
+        if members.is_empty() {
+            return;
+        }
+        let list = members.windows(2).position(|pair| pair == b":[").map(|at| &members[..at + 2]);
+        let list = list.filter(|name| name.iter().filter(|byte| **byte == b'"').count() == 2);
+        match list {
+            Some(name) if self.list == name => {
+                out.push(b',');
+                out.extend_from_slice(&members[name.len()..members.len() - 1]);
+            }
+            Some(name) => {
+                self.begin(out);
+                out.extend_from_slice(&members[..members.len() - 1]);
+                self.list = name.to_vec();
+            }
+            None => {
+                self.begin(out);
+                out.extend_from_slice(members);
+            }
+        }
+    }
+
+    /// Ends the object.
+    pub(super) fn end(&mut self, out: &mut Vec<u8>) {
+        if !self.begun {
+            out.push(b'{');
+        }
+        self.close_list(out);
+        out.push(b'}');
+    }
+
+    fn begin(&mut self, out: &mut Vec<u8>) {
+        self.close_list(out);
+        out.push(if std::mem::replace(&mut self.begun, true) { b',' } else { b'{' });
+    }
+
+    fn close_list(&mut self, out: &mut Vec<u8>) {
+        if !self.list.is_empty() {
+            self.list.clear();
+            out.push(b']');
+        }
+    }
+}
+
+/// A failure as the gateway tells it: etcd 3.4 and 3.5 call the text `error`, later ones `message`. The order is that of the older ones.
 pub(super) fn failure(status: &Status) -> Vec<u8> {
-    let text = &status.message;
-    serde_json::json!({ "error": text, "code": status.code as u8, "message": text }).to_string().into_bytes()
+    let text = serde_json::Value::from(status.message.as_ref());
+    format!(r#"{{"error":{text},"message":{text},"code":{}}}"#, status.code as u8).into_bytes()
 }
 
 /// A failure in the middle of a stream; the names of old and new gateways side by side.
@@ -141,6 +200,28 @@ pub(super) fn too_large(length: usize, max: usize) -> Status {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The objects of an answer's pieces become one: members side by side, and a list that goes on in one list.
+    #[test]
+    fn pieces_are_joined() {
+        let joined = |pieces: &[&str]| {
+            let (mut joiner, mut out) = (Joiner::default(), Vec::new());
+            pieces.iter().for_each(|piece| joiner.add(piece.as_bytes(), &mut out));
+            joiner.end(&mut out);
+            String::from_utf8(out).unwrap()
+        };
+        let pieces = [
+            r#"{"header":{"revision":"2"}}"#,
+            r#"{"kvs":[{"key":"YQ=="}]}"#,
+            r#"{"kvs":[{"key":"Yg=="},{"key":"Yw=="}]}"#,
+            r#"{"more":true,"count":"9"}"#,
+            "{}",
+        ];
+        let whole = r#"{"header":{"revision":"2"},"kvs":[{"key":"YQ=="},{"key":"Yg=="},{"key":"Yw=="}],"more":true,"count":"9"}"#;
+        assert_eq!(joined(&pieces), whole);
+        assert_eq!(joined(&pieces[1..3]), r#"{"kvs":[{"key":"YQ=="},{"key":"Yg=="},{"key":"Yw=="}]}"#);
+        assert_eq!(joined(&[]), "{}");
+    }
     use synod_api::Method;
     use synod_api::etcdserverpb as pb;
     use synod_api::mvccpb::KeyValue;

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::{SockRef, TcpKeepalive};
 use synod_http2::frame::PREFACE;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
@@ -49,6 +50,15 @@ impl Default for ConnectionLimits {
 
 /// What a refused `accept` costs: usually there are no file descriptors left, and trying at once would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A client that was silent for so long is asked whether it lives, again and again at this distance.
+const IDLE: Duration = Duration::from_secs(60);
+const ASKING: Duration = Duration::from_secs(10);
+
+/// A client of HTTP/1 that takes nothing of what waits for it is given up after this time: an answer that is never taken holds what it
+/// is read from. (HTTP/2 sees to its own streams.)
+#[cfg(target_os = "linux")]
+const UNTAKEN: Duration = Duration::from_secs(600);
 
 /// Takes connections until the member stops, then waits for those that are open, each at most the drain time.
 pub async fn serve_listener<B: Backend>(
@@ -93,6 +103,10 @@ pub async fn serve_connection<B: Backend>(
 ) {
     // Small replies must not wait for company.
     let _ = stream.set_nodelay(true);
+    // A client whose machine is gone never says so. HTTP/2 asks by itself; for the rest the system does, or a stream that
+    // has nothing to tell would stay for ever.
+    let asking = TcpKeepalive::new().with_time(IDLE).with_interval(ASKING).with_retries(3);
+    let _ = SockRef::from(&stream).set_tcp_keepalive(&asking);
     let mut said = Vec::new();
     let deciding = tokio::time::timeout(front.limits.header_timeout, speaks_http2(&mut stream, &mut said));
     let outcome = match deciding.await {
@@ -132,6 +146,8 @@ async fn serve_http1<B: Backend>(
     stream: Begun,
     mut stopping: watch::Receiver<bool>,
 ) -> Result<(), String> {
+    #[cfg(target_os = "linux")]
+    let _ = SockRef::from(&stream.stream).set_tcp_user_timeout(Some(UNTAKEN));
     let front_of_requests = front.clone();
     let service = service_fn(move |request| {
         let front = front_of_requests.clone();

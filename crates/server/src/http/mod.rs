@@ -6,6 +6,7 @@ mod gateway;
 mod json;
 mod listener;
 mod probes;
+pub(crate) mod tried;
 
 use std::borrow::Cow;
 use std::sync::Arc;

@@ -2,8 +2,6 @@
 //!
 //! A mistake within a stream ends the stream; a mistake about the connection ends the connection with GOAWAY and the reason in
 //! words (RFC 9113, 5.4). Nothing that a peer sends is kept without a bound.
-//!
-//! (tidy: long because every frame that a peer may send is judged here, by the same few fields.)
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -16,34 +14,27 @@ use bytes::Bytes;
 use foldhash::fast::FixedState;
 use futures_util::future::{AbortHandle, AbortRegistration};
 use hashbrown::HashMap;
-use http::{HeaderValue, Response, header};
-use http_body::{Body as HttpBody, Frame};
-use synod_http2::frame::{self, HEAD, Head, WINDOW_MAX, flag, kind, reason, setting};
+use http::header;
+use synod_http2::frame::{self, HEAD, Head, flag, kind, reason, setting};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::output::{Output, Turn, put_greeting};
+use super::output::{Output, put_greeting};
 use super::request::{Asked, Call, FIELDS_MAX, Heads, Reader};
 use super::stream::{Held, Piece, Request, Stream};
 use super::upload::{Taken, Upload, UploadBody};
+use super::windows::{CONNECTION_WINDOW, STREAM_WINDOW, give_back};
 use crate::grpc::Deframer;
 use crate::http::Scope;
-use crate::http::body::{self, Body};
-use crate::service::intake::Intake;
+use crate::service::intake::{Intake, Share};
 use crate::service::lane::{Carried, Lane, OnLane};
-use crate::service::payload::{PREFIX, Payload};
+use crate::service::payload::PREFIX;
 use crate::status::{Code, Status};
 
-/// Bytes on their way in that a stream may have unread: a whole request of the usual size.
-const STREAM_WINDOW: u32 = 1 << 20;
-/// The same for all streams of a connection together.
-const CONNECTION_WINDOW: u32 = 8 << 20;
 /// A header block on its way, compressed.
 const BLOCK_MAX: usize = FIELDS_MAX;
 /// Calls that a client reset while they run. A client that merely cancels a lot stays far below; above, it is an attack.
 const ORPHANS_MAX: usize = 4096;
-/// A body is asked for more while less than this waits to be sent of it.
-const BODY_WAITING_MAX: usize = 64 * 1024;
 /// Ticks of silence after which the peer is asked whether it lives, and after which it is given up.
 const PING_TICKS: u32 = 6;
 const SILENT_TICKS_MAX: u32 = 9;
@@ -51,6 +42,10 @@ const SILENT_TICKS_MAX: u32 = 9;
 const COLLECT_TICKS_MAX: u32 = 6;
 /// Ticks in which a header block must have arrived whole.
 const BLOCK_TICKS_MAX: u32 = 3;
+/// Frames that a header block may come in: in frames of the usual size it takes five.
+const BLOCK_PARTS_MAX: u32 = 64;
+/// Ticks in which a client must have taken something of an answer that waits for it, unless the answer is one without end.
+const STALL_TICKS_MAX: u32 = 6;
 /// What one read takes at most.
 const READ_MAX: usize = 64 * 1024;
 
@@ -87,24 +82,28 @@ pub(super) struct Connection {
     reader: Reader,
     /// The beginning of a frame that has not arrived whole.
     rest: Vec<u8>,
-    output: Output,
-    streams: HashMap<u32, Stream, FixedState>,
-    taken: Taken,
+    pub(super) output: Output,
+    pub(super) streams: HashMap<u32, Stream, FixedState>,
+    pub(super) taken: Taken,
     pub(super) jobs: Vec<Job>,
     /// Where watch streams are rung for.
     pub(super) lane: Arc<Lane>,
     /// Watch streams that have something to say.
     pub(super) rung: VecDeque<Carried>,
-    last_stream: u32,
+    pub(super) last_stream: u32,
     /// A header block that is continued.
     block: Option<Block>,
-    receive_window: i64,
-    receive_owed: u32,
-    greeted: bool,
+    pub(super) receive_window: i64,
+    pub(super) receive_owed: u32,
+    pub(super) greeted: bool,
     retiring: bool,
     gone: bool,
+    /// What is held for the peer of answers that it does not take.
+    pub(super) backlog: Share,
+    /// SETTINGS since the last tick.
+    pub(super) settings: u32,
     broken: Option<(u32, &'static str)>,
-    ticks: u32,
+    pub(super) ticks: u32,
     /// The tick at which the peer was heard of last.
     heard: u32,
 }
@@ -112,11 +111,13 @@ pub(super) struct Connection {
 struct Block {
     stream: u32,
     is_last: bool,
+    parts: u32,
     bytes: Vec<u8>,
     since: u32,
 }
 
-type Checked = Result<(), (u32, &'static str)>;
+/// Whether the peer keeps to the protocol; else the connection ends with these.
+pub(super) type Checked = Result<(), (u32, &'static str)>;
 
 impl Connection {
     /// A connection after its preface; `begun` is what was read behind that already.
@@ -126,6 +127,7 @@ impl Connection {
         scope: Scope,
         heads: Heads,
         intake: Arc<Intake>,
+        backlog: &Arc<Intake>,
         begun: &[u8],
     ) -> Connection {
         let mut output = Output::new();
@@ -156,6 +158,8 @@ impl Connection {
             greeted: false,
             retiring: false,
             gone: false,
+            backlog: backlog.share(),
+            settings: 0,
             broken: None,
             ticks: 0,
             heard: 0,
@@ -195,6 +199,18 @@ impl Connection {
         self.output.poll_flush(socket, context).map_err(Fault::Io)
     }
 
+    /// What is held for the peer.
+    pub(super) fn held(&self) -> usize {
+        self.rest.len() + self.output.held()
+    }
+
+    /// As if the peer had read everything that is written, where it reads.
+    pub(super) fn drain_output(&mut self, reads: bool) {
+        if reads {
+            self.output.control().clear();
+        }
+    }
+
     /// Takes no further streams.
     pub(super) fn retire(&mut self) {
         if !std::mem::replace(&mut self.retiring, true) {
@@ -222,6 +238,8 @@ impl Connection {
             frame::put_ping(self.output.control(), *b"alive???", 0);
         }
         self.output.shrink();
+        self.rest.shrink_to_fit();
+        self.settings = 0;
         if self.block.as_ref().is_some_and(|block| self.ticks - block.since >= BLOCK_TICKS_MAX) {
             self.fail((reason::ENHANCE_YOUR_CALM, "a header block took too long"));
         }
@@ -232,6 +250,14 @@ impl Connection {
             .filter(|(_, stream)| matches!(stream.request, Request::Collecting(..)) && late(stream));
         for id in late.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.refuse(id, Status::new(Code::DeadlineExceeded, "grpc: the request did not arrive in time"));
+        }
+        // An answer that nobody takes holds memory, and what it is read from.
+        let stalled = |stream: &Stream| {
+            !stream.is_endless && !stream.pending.is_empty() && self.ticks - stream.moved >= STALL_TICKS_MAX
+        };
+        let stalled = self.streams.iter().filter(|(_, stream)| stalled(stream)).map(|(id, _)| *id);
+        for id in stalled.collect::<Vec<_>>() {
+            self.reset(id, reason::ENHANCE_YOUR_CALM);
         }
         Ok(())
     }
@@ -244,7 +270,7 @@ impl Connection {
     }
 
     /// Takes bytes: whole frames at once, the beginning of another for later.
-    fn take(&mut self, arrived: &[u8]) {
+    pub(super) fn take(&mut self, arrived: &[u8]) {
         if self.rest.is_empty() {
             let used = self.take_frames(arrived);
             self.rest.extend_from_slice(&arrived[used..]);
@@ -325,7 +351,7 @@ impl Connection {
             return self.on_block(head.stream, is_last, block);
         }
         let (stream, since) = (head.stream, self.ticks);
-        self.block = Some(Block { stream, is_last, bytes: block.to_vec(), since });
+        self.block = Some(Block { stream, is_last, parts: 1, bytes: block.to_vec(), since });
         Ok(())
     }
 
@@ -335,6 +361,10 @@ impl Connection {
         };
         if block.bytes.len() + payload.len() > BLOCK_MAX {
             return Err((reason::ENHANCE_YOUR_CALM, "a header block is longer than 65,536 bytes"));
+        }
+        block.parts += 1;
+        if block.parts > BLOCK_PARTS_MAX {
+            return Err((reason::ENHANCE_YOUR_CALM, "a header block comes in too many frames"));
         }
         block.bytes.extend_from_slice(payload);
         if head.has(flag::END_HEADERS) {
@@ -381,7 +411,7 @@ impl Connection {
             Asked::Plain(request) => {
                 let announced = request.headers().get(header::CONTENT_LENGTH);
                 let announced = announced.and_then(|length| length.to_str().ok()?.parse().ok());
-                let (upload, body) = Upload::new(id, announced, &self.taken);
+                let (upload, body) = Upload::new(id, announced, &self.taken, self.intake.share());
                 if is_last {
                     upload.end();
                 }
@@ -452,7 +482,11 @@ impl Connection {
                 give_back(&mut self.output, id, stream);
             }
             Request::Uploading(upload) => {
-                upload.push(Bytes::copy_from_slice(data));
+                if !upload.push(data) {
+                    self.receive_owed += length;
+                    self.reset(id, reason::ENHANCE_YOUR_CALM);
+                    return Ok(());
+                }
                 let padding = length - data.len() as u32;
                 self.receive_owed += padding;
                 stream.receive_owed += padding;
@@ -503,41 +537,6 @@ impl Connection {
         Ok(())
     }
 
-    fn on_settings(&mut self, head: Head, payload: &[u8]) -> Checked {
-        if head.stream != 0 || !head.length.is_multiple_of(6) {
-            return Err((reason::FRAME_SIZE_ERROR, "SETTINGS has six bytes a setting, and no stream"));
-        }
-        self.greeted = true;
-        if head.has(flag::ACK) {
-            return Ok(());
-        }
-        for (name, value) in frame::settings(payload) {
-            match name {
-                setting::HEADER_TABLE_SIZE => self.output.set_table(value),
-                setting::INITIAL_WINDOW_SIZE => {
-                    if i64::from(value) > WINDOW_MAX {
-                        return Err((reason::FLOW_CONTROL_ERROR, "a window has at most 2^31-1 bytes"));
-                    }
-                    let more = i64::from(value) - self.output.stream_window;
-                    self.output.stream_window = i64::from(value);
-                    for (id, stream) in &mut self.streams {
-                        stream.send_window += more;
-                        if more > 0 && !stream.pending.is_empty() {
-                            self.output.queue(*id, stream);
-                        }
-                    }
-                }
-                setting::MAX_FRAME_SIZE => match value {
-                    16_384..=0xff_ffff => self.output.set_frame_max(value),
-                    _ => return Err((reason::PROTOCOL_ERROR, "a frame has from 16,384 to 16,777,215 bytes")),
-                },
-                _ => {}
-            }
-        }
-        frame::put_settings_ack(self.output.control());
-        Ok(())
-    }
-
     fn on_ping(&mut self, head: Head, payload: &[u8]) -> Checked {
         let payload: [u8; 8] =
             payload.try_into().map_err(|_| (reason::FRAME_SIZE_ERROR, "PING has eight bytes"))?;
@@ -547,41 +546,15 @@ impl Connection {
         Ok(())
     }
 
-    fn on_window_update(&mut self, head: Head, payload: &[u8]) -> Checked {
-        let increment: [u8; 4] =
-            payload.try_into().map_err(|_| (reason::FRAME_SIZE_ERROR, "WINDOW_UPDATE has four bytes"))?;
-        let increment = u32::from_be_bytes(increment) & 0x7fff_ffff;
-        if head.stream == 0 {
-            if increment == 0 {
-                return Err((reason::PROTOCOL_ERROR, "a window grows by one byte at least"));
-            }
-            let fits = self.output.widen(increment);
-            return if fits { Ok(()) } else { Err((reason::FLOW_CONTROL_ERROR, "a window is too large")) };
-        }
-        let Some(stream) = self.streams.get_mut(&head.stream) else {
-            let begun = head.stream <= self.last_stream;
-            return if begun { Ok(()) } else { Err((reason::PROTOCOL_ERROR, "a window of no stream")) };
-        };
-        stream.send_window += i64::from(increment);
-        if increment == 0 || stream.send_window > WINDOW_MAX {
-            self.reset(
-                head.stream,
-                if increment == 0 { reason::PROTOCOL_ERROR } else { reason::FLOW_CONTROL_ERROR },
-            );
-        } else if !stream.pending.is_empty() {
-            self.output.queue(head.stream, stream);
-        }
-        Ok(())
-    }
-
     /// Ends a stream from our side.
-    fn reset(&mut self, id: u32, why: u32) {
+    pub(super) fn reset(&mut self, id: u32, why: u32) {
         frame::put_reset(self.output.control(), id, why);
         self.forget(id);
     }
 
     fn forget(&mut self, id: u32) {
         let Some(stream) = self.streams.remove(&id) else { return };
+        self.output.forget(&stream);
         if let Some(abort) = stream.abort {
             abort.abort();
         }
@@ -589,169 +562,10 @@ impl Connection {
             upload.fail();
         }
     }
-
-    /// Answers a call before all of its request is here.
-    fn refuse(&mut self, id: u32, status: Status) {
-        if let Some(stream) = self.streams.get_mut(&id) {
-            stream.request = Request::Done { closed: false };
-        }
-        self.answer(id, Err(status));
-    }
-
-    /// The answer to a call on the short way.
-    pub(super) fn answer(&mut self, id: u32, answer: Result<Payload, Status>) {
-        let Some(stream) = self.streams.get_mut(&id) else { return };
-        match answer {
-            Ok(Payload::Whole(framed)) => {
-                let bytes = framed.framed();
-                if self.output.put_unary(id, stream, &bytes) {
-                    self.streams.remove(&id);
-                    return;
-                }
-                stream.push(Piece::GrpcHead);
-                stream.push(Piece::Data { bytes, is_last: false });
-                stream.push(Piece::GrpcOk);
-            }
-            Ok(pieces) => {
-                stream.push(Piece::GrpcHead);
-                stream.body = Some(Body::unary(pieces));
-            }
-            Err(status) => {
-                let mut fields = body::failure(&status);
-                fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-                stream.push(Piece::Fields { status: Some(200), fields: Box::new(fields), is_last: true });
-            }
-        }
-        self.output.queue(id, stream);
-    }
-
-    /// The head of an answer on the long way.
-    pub(super) fn respond(&mut self, id: u32, response: Response<Body>) {
-        let Some(stream) = self.streams.get_mut(&id) else { return };
-        let (head, body) = response.into_parts();
-        let is_last = body.is_end_stream();
-        let status = Some(head.status.as_u16());
-        stream.push(Piece::Fields { status, fields: Box::new(head.headers), is_last });
-        stream.body = (!is_last).then_some(body);
-        self.output.queue(id, stream);
-    }
-
-    /// More of an answer's body; none is its end.
-    pub(super) fn on_frame(&mut self, id: u32, body: Body, frame: Option<Frame<Bytes>>) {
-        let Some(stream) = self.streams.get_mut(&id) else { return };
-        let is_last = frame.is_none() || body.is_end_stream();
-        match frame.map(Frame::into_data) {
-            None => stream.push(Piece::Data { bytes: Bytes::new(), is_last }),
-            Some(Ok(bytes)) => stream.push(Piece::Data { bytes, is_last }),
-            Some(Err(frame)) => {
-                let fields = frame.into_trailers().unwrap_or_default();
-                let plain =
-                    fields.len() == 1 && fields.get("grpc-status").is_some_and(|status| status == "0");
-                stream.push(match plain {
-                    true => Piece::GrpcOk,
-                    false => Piece::Fields { status: None, fields: Box::new(fields), is_last: true },
-                });
-            }
-        }
-        stream.body = (!is_last).then_some(body);
-        self.output.queue(id, stream);
-    }
-
-    /// The next watch stream that has something to say, and room for it.
-    pub(super) fn next_rung(&mut self) -> Option<Carried> {
-        while !self.output.is_full() {
-            let (watched, id) = self.rung.pop_front()?;
-            let Some(stream) = self.streams.get_mut(&id) else { continue };
-            if stream.pending.is_empty() {
-                return Some((watched, id));
-            }
-            stream.held_up = Some(watched);
-        }
-        None
-    }
-
-    /// One message of a stream of them.
-    pub(super) fn put_message(&mut self, id: u32, payload: Payload) {
-        for bytes in payload.framed() {
-            self.push(id, Piece::Data { bytes, is_last: false });
-        }
-    }
-
-    fn push(&mut self, id: u32, piece: Piece) {
-        if let Some(stream) = self.streams.get_mut(&id) {
-            stream.push(piece);
-            self.output.queue(id, stream);
-        }
-    }
-
-    /// Gives the peer's windows back what was read.
-    pub(super) fn give_back_windows(&mut self) {
-        let taken = std::mem::take(&mut *self.taken.lock());
-        for (id, bytes) in taken {
-            self.receive_owed += bytes as u32;
-            let Some(stream) = self.streams.get_mut(&id) else { continue };
-            stream.receive_owed += bytes as u32;
-            give_back(&mut self.output, id, stream);
-        }
-        if self.receive_owed >= CONNECTION_WINDOW / 4 {
-            let owed = std::mem::take(&mut self.receive_owed);
-            self.receive_window += i64::from(owed);
-            frame::put_window_update(self.output.control(), 0, owed);
-        }
-    }
-
-    /// Writes what may be written, stream by stream; gives the bodies that there is room to ask for more.
-    pub(super) fn pump(&mut self) -> Vec<(u32, Body, AbortRegistration)> {
-        let mut wanted = Vec::new();
-        while !self.output.is_full()
-            && let Some(id) = self.output.next_turn()
-        {
-            let Some(stream) = self.streams.get_mut(&id) else { continue };
-            match self.output.take_turn(id, stream) {
-                Turn::More => self.output.turn_again(id),
-                Turn::Full => {
-                    self.output.turn_first(id);
-                    break;
-                }
-                Turn::Written | Turn::Blocked => stream.is_queued = false,
-                Turn::Ended if stream.is_closed_by_peer() => {
-                    self.streams.remove(&id);
-                    continue;
-                }
-                Turn::Ended => {
-                    // The rest of the request is not wanted, and that is no error (8.1).
-                    self.reset(id, reason::NO_ERROR);
-                    continue;
-                }
-            }
-            if stream.pending.is_empty()
-                && let Some(watched) = stream.held_up.take()
-            {
-                self.rung.push_back((watched, id));
-            }
-            if stream.pending_bytes < BODY_WAITING_MAX
-                && let Some(body) = stream.body.take()
-            {
-                let (abort, registration) = AbortHandle::new_pair();
-                stream.abort = Some(abort);
-                wanted.push((id, body, registration));
-            }
-        }
-        wanted
-    }
 }
 
 /// Whether a frame's data is exactly one message that is not compressed.
 fn is_one_message(data: &[u8]) -> bool {
     let Some([flag, length @ ..]) = data.first_chunk::<PREFIX>() else { return false };
     *flag == 0 && u32::from_be_bytes(*length) as usize == data.len() - PREFIX
-}
-
-/// Gives a stream's window back what was read, in large steps.
-fn give_back(output: &mut Output, id: u32, stream: &mut Stream) {
-    if stream.receive_owed >= STREAM_WINDOW / 2 && !stream.is_closed_by_peer() {
-        let owed = std::mem::take(&mut stream.receive_owed);
-        stream.receive_window += i64::from(owed);
-        frame::put_window_update(output.control(), id, owed);
-    }
 }

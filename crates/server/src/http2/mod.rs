@@ -5,7 +5,9 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `connection` | frames in: settings, windows, streams that begin and end, and what a peer may not do |
+//! | `connection` | frames in: streams that begin and end, and what a peer may not do |
+//! | `windows` | settings, and how much may be on its way |
+//! | `answers` | what calls come to: pieces that wait for their turn |
 //! | `stream` | one stream's state |
 //! | `request` | from header fields to a call; the same header block again costs a comparison |
 //! | `upload` | a request's body, for whoever reads it piece by piece |
@@ -18,14 +20,17 @@
 //! events* pass their handlers by: the connection takes them from the hub itself ([`lane`](crate::service::lane)).
 //!
 //! Bounded: the header block, the fields, the streams, unfinished requests (`service::intake`), what waits to be written (a peer that
-//! does not read is not read from either), and calls that were reset but still run. Priorities and server push are left out;
+//! does not read is not read from either), what all connections' answers hold, and calls that were reset but still run. Priorities and server push are left out;
 //! RFC 9113 has deprecated both.
 
+mod answers;
 mod connection;
 mod output;
 mod request;
 mod stream;
+pub(crate) mod tried;
 mod upload;
+mod windows;
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -84,6 +89,7 @@ pub(crate) async fn serve<B: Backend>(
             front.scope,
             heads,
             front.service.intake().clone(),
+            front.service.backlog(),
             begun,
         ),
         calls: FuturesUnordered::new(),

@@ -19,6 +19,8 @@ use super::stream::{Piece, Stream};
 
 /// Bytes that may wait to be written before nothing more is read, or taken from bodies.
 pub(super) const WAITING_MAX: usize = 256 * 1024;
+/// The same, while clients that do not read hold much of the memory that there is for all.
+const WAITING_TIGHT: usize = 16 * 1024;
 /// A buffer larger than this is given back when the connection is idle.
 const IDLE_CAPACITY: usize = 16 * 1024;
 
@@ -38,6 +40,10 @@ pub(super) struct Output {
     table: Table,
     /// Streams that have something to send, in turn.
     turns: VecDeque<u32>,
+    /// Bytes of all streams' answers that wait for their turn and their windows.
+    pending: usize,
+    /// What may wait to be written at present.
+    waiting_max: usize,
 }
 
 /// What the peer's table holds of ours.
@@ -78,7 +84,33 @@ impl Output {
             stream_window: WINDOW,
             table: Table::Empty,
             turns: VecDeque::new(),
+            pending: 0,
+            waiting_max: WAITING_MAX,
         }
+    }
+
+    /// Bytes held for a peer that does not take them.
+    pub(super) fn held(&self) -> usize {
+        self.bytes.len() + self.pending
+    }
+
+    /// Little memory is left for all, or there is enough again.
+    pub(super) fn be_tight(&mut self, tight: bool) {
+        self.waiting_max = if tight { WAITING_TIGHT } else { WAITING_MAX };
+    }
+
+    /// A piece of an answer waits from now on.
+    pub(super) fn push(&mut self, stream: &mut Stream, piece: Piece) {
+        if let Piece::Data { bytes, .. } = &piece {
+            stream.pending_bytes += bytes.len();
+            self.pending += bytes.len();
+        }
+        stream.pending.push_back(piece);
+    }
+
+    /// Nothing of a stream's waits any more.
+    pub(super) fn forget(&mut self, stream: &Stream) {
+        self.pending -= stream.pending_bytes;
     }
 
     /// Frames that are no stream's answer.
@@ -88,7 +120,7 @@ impl Output {
 
     /// Whether so much waits that nothing more should be taken on.
     pub(super) fn is_full(&self) -> bool {
-        self.bytes.len() >= WAITING_MAX
+        self.bytes.len() >= self.waiting_max
     }
 
     /// Gives memory back that an idle connection does not need.
@@ -188,6 +220,7 @@ impl Output {
                     self.put_data(id, &part, ended);
                     stream.send_window -= now as i64;
                     stream.pending_bytes -= now;
+                    self.pending -= now;
                     had_data = true;
                     if now < whole {
                         return match () {
@@ -371,7 +404,7 @@ mod tests {
     fn windows_hold() {
         let (mut output, mut decoder) = (Output::new(), Decoder::default());
         let mut stream = stream(3);
-        stream.push(Piece::Data { bytes: Bytes::from_static(b"abcdef"), is_last: true });
+        output.push(&mut stream, Piece::Data { bytes: Bytes::from_static(b"abcdef"), is_last: true });
         assert!(matches!(output.take_turn(1, &mut stream), Turn::Blocked));
         assert_eq!(read(&mut output, &mut decoder), [(kind::DATA, 0, "abc".to_owned())]);
         (stream.send_window, output.window) = (10, 0);
@@ -379,6 +412,7 @@ mod tests {
         assert!(output.widen(10));
         assert!(matches!(output.take_turn(1, &mut stream), Turn::Ended));
         assert_eq!(read(&mut output, &mut decoder), [(kind::DATA, 1, "def".to_owned())]);
+        assert_eq!((output.held(), stream.pending_bytes), (0, 0));
         assert!(!output.widen(WINDOW_MAX as u32));
     }
 

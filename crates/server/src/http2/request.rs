@@ -18,6 +18,8 @@ pub(super) const FIELDS_MAX: usize = 64 * 1024;
 
 /// Blocks that are kept with their meaning, for each connection.
 const KNOWN_MAX: usize = 8;
+/// Longer blocks than this are not kept: those that matter are a handful of indices.
+const KNOWN_BYTES_MAX: usize = 1024;
 
 /// A unary gRPC call.
 #[derive(Clone)]
@@ -68,11 +70,14 @@ impl Reader {
         }
         let decoded = self.decode(block)?;
         if decoded.cut {
+            self.fields = Vec::new();
             return Ok(Asked::TooLarge);
         }
-        let Some(request) = assemble(&self.fields) else { return Ok(Asked::Malformed) };
+        let assembled = assemble(&self.fields);
+        self.fields.clear();
+        let Some(request) = assembled else { return Ok(Asked::Malformed) };
         let Some(call) = self.call(&request) else { return Ok(Asked::Plain(Box::new(request))) };
-        if decoded.repeatable {
+        if decoded.repeatable && block.len() <= KNOWN_BYTES_MAX {
             if self.known.len() == KNOWN_MAX {
                 self.known.remove(0);
             }
@@ -106,7 +111,8 @@ impl Reader {
         let metadata = Metadata::read(request.headers()).ok()?;
         // Whoever wants a token gets it in the head of the answer, which on the short way is always the same.
         let plain = !metadata.wants_token && (self.heads == Heads::Alike || !says_confirmations(method));
-        let short = identity && plain && method.shape() == Shape::Unary;
+        // Who may wait for ever must be told when the client goes, and the short way does not tell.
+        let short = identity && plain && method.shape() == Shape::Unary && !method.waits_for_others();
         short.then_some(Call { method, metadata })
     }
 }
@@ -204,6 +210,8 @@ mod tests {
             fields
         };
         assert_eq!(read(&with(2, (":path", "/etcdserverpb.Watch/Watch"))), "plain");
+        assert_eq!(read(&with(2, (":path", "/v3lockpb.Lock/Lock"))), "plain");
+        assert_eq!(read(&with(2, (":path", "/v3lockpb.Lock/Unlock"))), "call");
         assert_eq!(read(&with(2, (":path", "/health"))), "plain");
         assert_eq!(read(&with(4, ("content-type", "application/json"))), "plain");
         assert_eq!(read(&with(5, ("grpc-encoding", "gzip"))), "plain");

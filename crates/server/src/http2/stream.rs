@@ -39,6 +39,10 @@ pub(super) struct Stream {
     pub(super) held_up: Option<StreamId>,
     /// The tick at which it began.
     pub(super) since: u32,
+    /// The tick at which its client last took something of the answer.
+    pub(super) moved: u32,
+    /// Whether its answer ends only when somebody ends it: then its client may take its time.
+    pub(super) is_endless: bool,
 }
 
 /// The request's side.
@@ -113,14 +117,9 @@ impl Stream {
             is_queued: false,
             held_up: None,
             since,
+            moved: since,
+            is_endless: false,
         }
-    }
-
-    pub(super) fn push(&mut self, piece: Piece) {
-        if let Piece::Data { bytes, .. } = &piece {
-            self.pending_bytes += bytes.len();
-        }
-        self.pending.push_back(piece);
     }
 
     /// Whether the peer will send nothing more on it.

@@ -1,16 +1,18 @@
 //! A request's body for whoever reads it piece by piece: streams of messages, JSON.
 //!
 //! The connection puts pieces in as they arrive, the reader takes them out; what is taken out is given back to the peer's windows. So
-//! what waits unread is bounded by the stream's window, and for all streams together by the connection's.
+//! what waits unread is bounded by the stream's window, for all streams together by the connection's, and for all connections by
+//! the service's. Pieces are joined: a client that sends a byte at a time, or none, holds no more memory than bytes.
 
-use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
+
+use crate::service::intake::Share;
 
 /// The client reset the stream, or is gone.
 #[derive(Debug, thiserror::Error)]
@@ -23,9 +25,9 @@ pub(super) type Taken = Arc<Mutex<Vec<(u32, usize)>>>;
 /// The end of the connection.
 pub(super) struct Upload(Mutex<State>);
 
-#[derive(Default)]
 struct State {
-    pieces: VecDeque<Bytes>,
+    waiting: BytesMut,
+    share: Share,
     announced: Option<u64>,
     ended: bool,
     gone: bool,
@@ -34,14 +36,32 @@ struct State {
 
 impl Upload {
     /// An upload, and its reader.
-    pub(super) fn new(stream: u32, announced: Option<u64>, taken: &Taken) -> (Arc<Upload>, UploadBody) {
-        let upload = Arc::new(Upload(Mutex::new(State { announced, ..State::default() })));
+    pub(super) fn new(
+        stream: u32,
+        announced: Option<u64>,
+        taken: &Taken,
+        share: Share,
+    ) -> (Arc<Upload>, UploadBody) {
+        let waiting = BytesMut::new();
+        let state = State { waiting, share, announced, ended: false, gone: false, reader: None };
+        let upload = Arc::new(Upload(Mutex::new(state)));
         let body = UploadBody { upload: upload.clone(), stream, taken: taken.clone() };
         (upload, body)
     }
 
-    pub(super) fn push(&self, piece: Bytes) {
-        self.change(|state| state.pieces.push_back(piece));
+    /// Takes a piece; false when there is no room for it.
+    pub(super) fn push(&self, piece: &[u8]) -> bool {
+        if piece.is_empty() {
+            return true;
+        }
+        let mut fits = true;
+        self.change(|state| {
+            fits = state.share.set(state.waiting.len() + piece.len()).is_ok();
+            if fits {
+                state.waiting.extend_from_slice(piece);
+            }
+        });
+        fits
     }
 
     pub(super) fn end(&self) {
@@ -83,7 +103,10 @@ impl Body for UploadBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Gone>>> {
         let mut state = self.upload.0.lock();
-        if let Some(piece) = state.pieces.pop_front() {
+        if !state.waiting.is_empty() {
+            let piece = std::mem::take(&mut state.waiting).freeze();
+            // Less is always granted.
+            let _ = state.share.set(0);
             self.taken.lock().push((self.stream, piece.len()));
             return Poll::Ready(Some(Ok(Frame::data(piece))));
         }
@@ -108,7 +131,11 @@ impl Body for UploadBody {
 impl Drop for UploadBody {
     /// What nobody will read any more is given back, too.
     fn drop(&mut self) {
-        let left: usize = self.upload.0.lock().pieces.drain(..).map(|piece| piece.len()).sum();
+        let left = {
+            let mut state = self.upload.0.lock();
+            let _ = state.share.set(0);
+            std::mem::take(&mut state.waiting).len()
+        };
         if left > 0 {
             self.taken.lock().push((self.stream, left));
         }

@@ -1,9 +1,10 @@
 //! Everything that reaches a node from outside its own turn: one queue, one bell.
 //!
-//! Proposals are bounded by number and bytes from their acceptance to their answer ([`Admission`]); what peers
+//! Proposals are bounded by number and bytes from their acceptance to their answer, and by how fast they are answered ([`Admission`]); what peers
 //! say is bounded by what their connections read before the node's next turn; the disk reports no more than it was asked.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -118,14 +119,49 @@ impl Inbox {
 pub(crate) const PROPOSALS_MAX: usize = 50_000;
 /// Their payloads' bytes, at most.
 pub(crate) const PROPOSAL_BYTES_MAX: usize = 256 << 20;
+/// While so many wait there is no end of work, and the pace is the fastest that there is. Fewer are always let in.
+const CROWD: usize = 1000;
+/// A crowd may be as large as what is answered in this time: who comes later would wait longer, and is refused instead.
+const WAIT_MAX: Duration = Duration::from_secs(1);
+/// The pace is that of so long a time.
+const WINDOW: Duration = Duration::from_millis(100);
+/// How many answers are counted without looking at the clock.
+const UNTIMED: usize = 64;
 
 /// How many proposals are on their way, and how large they are.
-#[derive(Default)]
+///
+/// A queue without an end is no service: at twice the rate that can be carried out, everybody would wait until everybody's time has
+/// passed, and all work would be for nothing. So what is let in is about a second's worth of work. While nothing at all is
+/// answered (an election, a disk that is stuck) the last known pace holds, because waiting is what clients want then.
 pub(crate) struct Admission {
     count: AtomicUsize,
     bytes: AtomicUsize,
+    /// How many may be on their way.
+    room: AtomicUsize,
+    answered: AtomicUsize,
+    pace: Mutex<Pace>,
     /// Proposals that were refused or found no outcome.
     pub(crate) failed: AtomicU64,
+}
+
+/// How fast proposals are answered.
+struct Pace {
+    since: Instant,
+    /// The answers up to then.
+    answered: usize,
+}
+
+impl Default for Admission {
+    fn default() -> Self {
+        Admission {
+            count: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+            room: AtomicUsize::new(PROPOSALS_MAX),
+            answered: AtomicUsize::new(0),
+            pace: Mutex::new(Pace { since: Instant::now(), answered: 0 }),
+            failed: AtomicU64::new(0),
+        }
+    }
 }
 
 impl Admission {
@@ -133,7 +169,7 @@ impl Admission {
     pub(crate) fn enter(&self, bytes: usize) -> Result<(), Failure> {
         let (count, total) = (self.count.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed));
         // A single proposal larger than the room is let in when it is alone: it is bounded on its own.
-        if count >= PROPOSALS_MAX || (count > 0 && total + bytes > PROPOSAL_BYTES_MAX) {
+        if count >= self.room.load(Ordering::Relaxed) || (count > 0 && total + bytes > PROPOSAL_BYTES_MAX) {
             self.failed.fetch_add(1, Ordering::Relaxed);
             return Err(Failure::Busy);
         }
@@ -144,8 +180,33 @@ impl Admission {
 
     /// Counts a proposal out.
     pub(crate) fn leave(&self, bytes: usize) {
-        self.count.fetch_sub(1, Ordering::Relaxed);
+        let count = self.count.fetch_sub(1, Ordering::Relaxed) - 1;
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        let answered = self.answered.fetch_add(1, Ordering::Relaxed) + 1;
+        if answered.is_multiple_of(UNTIMED) {
+            self.look(Instant::now(), answered, count);
+        }
+    }
+
+    /// Looks how fast it goes, and makes room for as much as that allows.
+    fn look(&self, now: Instant, answered: usize, count: usize) {
+        let mut pace = self.pace.lock();
+        let took = now.saturating_duration_since(pace.since);
+        if took < WINDOW {
+            return;
+        }
+        let done = answered - pace.answered;
+        (pace.since, pace.answered) = (now, answered);
+        let room = if count < CROWD {
+            PROPOSALS_MAX
+        } else if took > WAIT_MAX {
+            // Nothing was answered for a while: that is no pace.
+            return;
+        } else {
+            let worth = done as f64 * WAIT_MAX.as_secs_f64() / took.as_secs_f64();
+            (worth as usize).clamp(CROWD, PROPOSALS_MAX)
+        };
+        self.room.store(room, Ordering::Relaxed);
     }
 
     /// How many are on their way.
@@ -174,5 +235,24 @@ mod tests {
         assert_eq!(admission.enter(1), Err(Failure::Busy));
         admission.leave(PROPOSAL_BYTES_MAX * 2);
         assert_eq!(admission.enter(1), Ok(()));
+    }
+
+    /// A crowd may be as large as a second's work; where nothing is answered, and where there is no crowd, nobody is refused.
+    #[test]
+    fn admission_follows_the_pace() {
+        let admission = Admission::default();
+        let begun = admission.pace.lock().since;
+        let room = || admission.room.load(Ordering::Relaxed);
+        let at = |millis| begun + Duration::from_millis(millis);
+        admission.look(at(100), 2000, 5000);
+        assert_eq!(room(), 20_000);
+        admission.look(at(150), 2001, 5000);
+        assert_eq!(room(), 20_000, "too soon to tell");
+        admission.look(at(200), 2010, 5000);
+        assert_eq!(room(), CROWD, "it has become slow");
+        admission.look(at(9000), 2011, 5000);
+        assert_eq!(room(), CROWD, "an election tells nothing about the pace");
+        admission.look(at(9100), 4011, CROWD - 1);
+        assert_eq!(room(), PROPOSALS_MAX);
     }
 }

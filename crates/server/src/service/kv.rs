@@ -4,10 +4,11 @@ use bytes::{Bytes, BytesMut};
 use synod_api::etcdserverpb as pb;
 use synod_core::Role;
 use synod_kv::OpError;
-use synod_kv::op::{Op, OpReply, RangeRequest, Txn, TxnOp};
+use synod_kv::op::{DeleteRange, Op, OpReply, RangeRequest, Txn, TxnOp};
 use synod_kv::range::{RangeCursor, StreamPace};
 
 use super::backend::Backend;
+use super::intake::Share;
 use super::metadata::Metadata;
 use super::payload::{Payload, Pieces};
 use super::stream::{Inbox, Outbox};
@@ -18,6 +19,18 @@ use crate::status::{self, Status};
 
 /// A range that spans more keys than this is read from a frozen view, piece by piece, without holding the store.
 const BREADTH_MAX: usize = 512;
+
+/// So does one whose answer would have more bytes than this, as soon as that shows.
+const NARROW_BYTES: usize = 1 << 20;
+
+/// What reads inside a transaction, and the former pairs of a deletion, may take together: their answer is made in one piece.
+const TOGETHER_BYTES_MAX: u64 = 256 << 20;
+
+/// Fewer keys than this are not worth counting their bytes.
+const UNCOUNTED: usize = 16;
+
+/// A message's length must fit the clients' signed 32 bits.
+const ANSWER_BYTES_MAX: usize = i32::MAX as usize;
 
 /// About so many bytes at a time are encoded of such a range.
 const PIECE: usize = 64 * 1024;
@@ -49,6 +62,38 @@ impl Needs {
     }
 }
 
+/// The pairs that a deletion gives back, as a read.
+fn former(delete: &DeleteRange) -> Option<RangeRequest> {
+    let several = delete.prev_kv && !delete.range_end.is_empty();
+    several.then(|| RangeRequest {
+        key: delete.key.clone(),
+        range_end: delete.range_end.clone(),
+        ..RangeRequest::default()
+    })
+}
+
+/// Whether an operation may give many pairs.
+fn reads_several(op: &TxnOp) -> bool {
+    match op {
+        TxnOp::Range(range) => !range.range_end.is_empty(),
+        TxnOp::DeleteRange(delete) => former(delete).is_some(),
+        TxnOp::Txn(_) => true,
+        TxnOp::Put(_) | TxnOp::Empty => false,
+    }
+}
+
+/// What both branches of a transaction read: one of them is taken, so this is more than enough.
+fn gather_reads(txn: &Txn, reads: &mut Vec<RangeRequest>) {
+    for op in txn.success.iter().chain(&txn.failure) {
+        match op {
+            TxnOp::Range(range) => reads.push(range.clone()),
+            TxnOp::DeleteRange(delete) => reads.extend(former(delete)),
+            TxnOp::Txn(inner) => gather_reads(inner, reads),
+            TxnOp::Put(_) | TxnOp::Empty => {}
+        }
+    }
+}
+
 impl<B: Backend> Service<B> {
     pub(super) async fn range(&self, metadata: &Metadata, body: Bytes) -> Result<Payload, Status> {
         let range = request::range(body)?;
@@ -68,12 +113,14 @@ impl<B: Backend> Service<B> {
             return Ok(None);
         }
         let mut reply = reply::RangeWriter::new(&self.header(view.revision()));
-        let summary = view.range_into(range, reply.pairs())?;
-        Ok(Some(Payload::Whole(reply.finish(&summary))))
+        let summary = view.range_within(range, NARROW_BYTES, reply.pairs())?;
+        Ok(summary.map(|summary| Payload::Whole(reply.finish(&summary))))
     }
 
     /// Counts and sorts on another thread, so that nobody waits for it here; then gives the answer in pieces.
     async fn read_broad(&self, range: RangeRequest) -> Result<Payload, Status> {
+        // A few at a time: sorting takes memory and processors.
+        let turn = self.broad.acquire().await;
         let view = self.backend.store().write().freeze_view();
         let header = self.header(view.revision());
         let preparing = move || {
@@ -82,15 +129,50 @@ impl<B: Backend> Service<B> {
             Ok::<_, OpError>((cursor, bytes))
         };
         let (mut cursor, bytes) = elsewhere(preparing).await??;
+        drop(turn);
+        let mut share = self.backlog.share();
+        share.set(cursor.held_bytes())?;
         let (head, tail) = reply::range_ends(&header, &cursor.summary());
         let length = head.len() + tail.len() + bytes;
+        if length > ANSWER_BYTES_MAX {
+            return Err(status::answer_too_large());
+        }
         let pairs = std::iter::from_fn(move || {
+            // What the cursor remembers is counted for as long as it does.
+            let _ = &share;
             let mut piece = BytesMut::with_capacity(PIECE + PIECE / 4);
             cursor.read(usize::MAX, PIECE, &mut piece);
             (!piece.is_empty()).then(|| piece.freeze())
         });
         let pieces = std::iter::once(head).chain(pairs).chain(std::iter::once(tail));
         Ok(Payload::Pieces(Pieces { length, pieces: Box::new(pieces.filter(|piece| !piece.is_empty())) }))
+    }
+
+    /// Makes room for what these reads will give in one piece; more than there may be is refused before anything happens.
+    async fn make_room(&self, reads: &[&RangeRequest]) -> Result<Share, Status> {
+        let mut share = self.backlog.share();
+        let counting = {
+            let store = self.backend.store().read();
+            let view = store.view();
+            match reads.iter().map(|range| view.breadth(range)).sum::<usize>() {
+                ..UNCOUNTED => return Ok(share),
+                UNCOUNTED..BREADTH_MAX => Ok(reads.iter().map(|range| view.range_bytes(range)).sum()),
+                _ => Err(reads.iter().map(|range| (*range).clone()).collect::<Vec<_>>()),
+            }
+        };
+        let bytes: u64 = match counting {
+            Ok(bytes) => bytes,
+            Err(reads) => {
+                let _turn = self.broad.acquire().await;
+                let view = self.backend.store().write().freeze_view();
+                elsewhere(move || reads.iter().map(|range| view.range_bytes(range)).sum()).await?
+            }
+        };
+        if bytes > TOGETHER_BYTES_MAX {
+            return Err(status::answer_too_large());
+        }
+        share.set(bytes as usize)?;
+        Ok(share)
     }
 
     pub(super) async fn put(&self, body: Bytes) -> Result<Payload, Status> {
@@ -109,6 +191,10 @@ impl<B: Backend> Service<B> {
         self.check_size(&body)?;
         let delete = request::delete_range(body)?;
         self.allow(Call::Write, Level::Linearizable)?;
+        let _share = match former(&delete) {
+            Some(read) => Some(Box::pin(self.make_room(&[&read])).await?),
+            None => None,
+        };
         match self.propose(Op::DeleteRange(delete)).await? {
             (_, OpReply::DeleteRange(reply)) => Ok(reply::delete_range(&self.header(reply.revision), &reply)),
             (_, other) => Err(mismatched(&other)),
@@ -126,15 +212,37 @@ impl<B: Backend> Service<B> {
                 self.allow(Call::Compare, Level::Linearizable)?;
             }
             self.ready_to_read(metadata, txn.is_serializable(), read_of(needs.revision)).await?;
-            let reply = self.backend.store().read().read_txn(&txn)?;
+            let share = self.room_for(&txn).await?;
+            let reply = match share.as_ref().map_or(0, Share::bytes) {
+                ..NARROW_BYTES => self.backend.store().read().read_txn(&txn)?,
+                _ => {
+                    let view = {
+                        let mut store = self.backend.store().write();
+                        store.check_readable()?;
+                        store.freeze_view()
+                    };
+                    elsewhere(move || view.read_txn(&txn)).await??
+                }
+            };
             return Ok(reply::txn(&self.header(reply.revision), &reply));
         }
         size?;
         self.allow_txn(&txn)?;
+        let _share = self.room_for(&txn).await?;
         match self.propose(Op::Txn(txn)).await? {
             (_, OpReply::Txn(reply)) => Ok(reply::txn(&self.header(reply.revision), &reply)),
             (_, other) => Err(mismatched(&other)),
         }
+    }
+
+    /// Makes room for what a transaction reads.
+    async fn room_for(&self, txn: &Txn) -> Result<Option<Share>, Status> {
+        if !txn.success.iter().chain(&txn.failure).any(reads_several) {
+            return Ok(None);
+        }
+        let mut reads = Vec::new();
+        gather_reads(txn, &mut reads);
+        Box::pin(self.make_room(&reads.iter().collect::<Vec<_>>())).await.map(Some)
     }
 
     /// Whether the protocol gives all that a writing transaction needs.

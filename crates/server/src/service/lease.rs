@@ -23,21 +23,26 @@ impl<B: Backend> Service<B> {
     pub(super) async fn lease_grant(&self, body: Bytes) -> Result<Payload, Status> {
         let request: pb::LeaseGrantRequest = decode(body)?;
         self.allow(Call::Lease, Level::Linearizable)?;
-        let ttl = request.ttl.max(ttl_min(self.options.election_timeout));
+        let (revision, id, ttl) = self.grant(request.id, request.ttl).await?;
+        let header = Some(self.header(revision).message());
+        Ok(Payload::encode(&pb::LeaseGrantResponse { header, id, ttl, error: String::new() }))
+    }
+
+    /// Grants a lease, of this id or, for 0, of one that nobody has: the revision, the id, and the seconds that were granted.
+    pub(super) async fn grant(&self, id: i64, ttl: i64) -> Result<(i64, i64, i64), Status> {
+        let ttl = ttl.max(ttl_min(self.options.election_timeout));
         let mut tries = 0;
         let (revision, reply) = loop {
-            let id = if request.id == 0 { random_id() } else { request.id };
-            let op = Op::LeaseGrant { id, ttl };
+            let op = Op::LeaseGrant { id: if id == 0 { random_id() } else { id }, ttl };
             op.validate(self.options.txn_ops_max)?;
             tries += 1;
             match self.propose(op).await {
-                Err(taken) if request.id == 0 && taken == status::lease_exists() && tries < ID_TRIES_MAX => {}
+                Err(taken) if id == 0 && taken == status::lease_exists() && tries < ID_TRIES_MAX => {}
                 outcome => break outcome?,
             }
         };
         let OpReply::LeaseGrant { id, ttl } = reply else { return Err(super::mismatched(&reply)) };
-        let header = Some(self.header(revision).message());
-        Ok(Payload::encode(&pb::LeaseGrantResponse { header, id, ttl, error: String::new() }))
+        Ok((revision, id, ttl))
     }
 
     pub(super) async fn lease_revoke(&self, body: Bytes) -> Result<Payload, Status> {

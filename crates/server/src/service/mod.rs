@@ -7,11 +7,14 @@
 pub mod backend;
 pub mod bell;
 mod cluster;
+mod election;
 pub mod intake;
 mod kv;
 pub(crate) mod lane;
 mod lease;
 mod levels;
+mod line;
+mod lock;
 mod maintenance;
 pub mod metadata;
 pub mod payload;
@@ -31,9 +34,10 @@ use prost::Message;
 use synod_api::Method;
 use synod_core::Role;
 use synod_kv::op::{Op, OpReply};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use self::backend::Backend;
-use self::intake::Intake;
+use self::intake::{BACKLOG_BYTES_MAX, INTAKE_BYTES_MAX, Intake};
 pub use self::levels::{CONFIRMATIONS, says_confirmations};
 use self::metadata::Metadata;
 use self::payload::Payload;
@@ -51,8 +55,13 @@ pub struct Options {
     pub txn_ops_max: usize,
     /// How long the cluster may be without a leader; the shortest lease follows from it.
     pub election_timeout: Duration,
+    /// Whether changes of the members that leave too few running ones are refused (`--strict-reconfig-check`).
+    pub strict_reconfig: bool,
     /// Between two progress notices of an idle watch.
     pub progress_interval: Duration,
+    /// Calls of the JSON gateway at once; further ones wait. etcd's gateway is one client of its own server, so that this is
+    /// the number of streams on that client's connection.
+    pub gateway_calls_max: u32,
     /// The version of etcd whose interface this is: clients decide by it what they may ask for.
     pub version: &'static str,
 }
@@ -66,11 +75,16 @@ impl Default for Options {
             request_bytes_max: 1_572_864,
             txn_ops_max: 128,
             election_timeout: Duration::from_secs(1),
+            strict_reconfig: true,
             progress_interval: Duration::from_secs(600),
+            gateway_calls_max: u32::MAX,
             version: ETCD_VERSION,
         }
     }
 }
+
+/// Ranges of many keys that are counted and sorted at a time.
+const BROAD_MAX: usize = 2;
 
 /// The services of one member.
 pub struct Service<B> {
@@ -78,6 +92,10 @@ pub struct Service<B> {
     options: Options,
     metrics: Arc<Metrics>,
     intake: Arc<Intake>,
+    backlog: Arc<Intake>,
+    /// Who may prepare a range of many keys.
+    broad: Semaphore,
+    gateway: Arc<Semaphore>,
     freshness: levels::Freshness,
 }
 
@@ -85,7 +103,6 @@ pub struct Service<B> {
 #[must_use]
 pub fn is_supported(method: Method) -> bool {
     match method.service() {
-        "v3lockpb.Lock" | "v3electionpb.Election" => false,
         "etcdserverpb.Auth" => matches!(method, Method::AuthStatus | Method::Authenticate),
         _ => method != Method::Downgrade,
     }
@@ -111,11 +128,15 @@ impl<B: Backend> Service<B> {
     /// The services on top of `backend`. To be called inside a runtime: idle watches are told of progress by a task
     /// that lives as long as the service.
     pub fn new(backend: Arc<B>, options: Options, metrics: Arc<Metrics>) -> Arc<Service<B>> {
+        let gateway_calls = (options.gateway_calls_max as usize).min(Semaphore::MAX_PERMITS);
         let service = Arc::new(Service {
             backend,
+            gateway: Arc::new(Semaphore::new(gateway_calls)),
             options,
             metrics,
-            intake: Arc::default(),
+            intake: Arc::new(Intake::new(INTAKE_BYTES_MAX)),
+            backlog: Arc::new(Intake::new(BACKLOG_BYTES_MAX)),
+            broad: Semaphore::new(BROAD_MAX),
             freshness: levels::Freshness::new(),
         });
         service.notify_progress(service.options.progress_interval);
@@ -138,6 +159,17 @@ impl<B: Backend> Service<B> {
     #[must_use]
     pub fn intake(&self) -> &Arc<Intake> {
         &self.intake
+    }
+
+    /// A call's turn at the gateway, once there is one; dropping it ends the turn.
+    pub(crate) async fn gateway_turn(&self) -> Option<OwnedSemaphorePermit> {
+        self.gateway.clone().acquire_owned().await.ok()
+    }
+
+    /// What is held of answers that their clients do not take.
+    #[must_use]
+    pub fn backlog(&self) -> &Arc<Intake> {
+        &self.backlog
     }
 
     /// The replica.
@@ -163,11 +195,11 @@ impl<B: Backend> Service<B> {
             Method::Txn => self.txn(metadata, body).await,
             Method::DeleteRange => self.delete_range(body).await,
             // The rest is boxed, so that the future of the frequent calls stays small.
-            _ => Box::pin(self.seldom(method, body)).await,
+            _ => Box::pin(self.seldom(method, metadata, body)).await,
         }
     }
 
-    async fn seldom(&self, method: Method, body: Bytes) -> Result<Payload, Status> {
+    async fn seldom(&self, method: Method, metadata: &Metadata, body: Bytes) -> Result<Payload, Status> {
         if !is_supported(method) {
             return Err(unsupported(method));
         }
@@ -195,6 +227,12 @@ impl<B: Backend> Service<B> {
             Method::Authenticate => {
                 Err(Status::new(Code::FailedPrecondition, "etcdserver: authentication is not enabled"))
             }
+            Method::Lock => self.lock(metadata, body).await,
+            Method::Unlock => self.unlock(body).await,
+            Method::Campaign => self.campaign(metadata, body).await,
+            Method::Proclaim => self.proclaim(body).await,
+            Method::Leader => self.leader(body).await,
+            Method::Resign => self.resign(body).await,
             Method::HealthCheck => self.health_check(body),
             // Streams do not come here, and what else there is was refused above.
             _ => Err(unsupported(method)),
@@ -219,6 +257,7 @@ impl<B: Backend> Service<B> {
                 Box::pin(async move { service.range_stream(&metadata, inbox, outbox).await })
             }
             Method::Snapshot => Box::pin(async move { service.snapshot(inbox, outbox).await }),
+            Method::Observe => Box::pin(async move { service.observe(inbox, outbox).await }),
             Method::HealthWatch => Box::pin(async move { service.health_watch(inbox, outbox).await }),
             Method::Reflection => Box::pin(reflection::serve(inbox, outbox)),
             _ => Box::pin(std::future::ready(Err(unsupported(method)))),

@@ -8,4 +8,5 @@ mod client;
 mod fake;
 mod gateway;
 mod levels;
+mod lines;
 mod watching;

@@ -1,0 +1,77 @@
+//! Twice as much as three members can carry out: how much they carry out then, and how long it takes, as `docs/figures.md` quotes it.
+//!
+//! `just overload`; not part of the ordinary run, because it measures for a minute and wants the machine for itself. What belongs to
+//! the ordinary run (that what is too much is refused, and changes nothing) is in `abuse/crowds.rs`.
+
+mod common;
+
+use std::process::{Command, Stdio};
+
+use common::{Cluster, SYNOD};
+use serde_json::Value;
+
+/// One run of the load generator against the leader.
+fn load(port: u16, words: &[&str]) -> Value {
+    let mut command = Command::new(SYNOD);
+    command.args(["bench", "load"]).args(words).args([
+        "--json",
+        "--seconds=10",
+        "--warmup=2",
+        "--connections=20",
+    ]);
+    command.arg(format!("--endpoints=127.0.0.1:{port}")).stdin(Stdio::null());
+    let output = command.output().expect("it runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("a report")
+}
+
+struct Row {
+    what: String,
+    good: f64,
+    refused: f64,
+    median: f64,
+    p99: f64,
+}
+
+impl Row {
+    fn of(what: String, report: &Value) -> Row {
+        let seconds = report["seconds"].as_f64().expect("seconds");
+        let number = |name: &str| report[name].as_f64().expect(name);
+        let millis = |name: &str| report["latency_us"][name].as_f64().expect(name) / 1e3;
+        let (good, refused) = (number("succeeded") / seconds, number("failed") / seconds);
+        Row { what, good, refused, median: millis("p50"), p99: millis("p99") }
+    }
+}
+
+/// See the file's text. Latencies count from the moment at which a request was due.
+#[test]
+#[ignore = "a measurement of a minute: `just overload`"]
+fn twice_the_saturation() {
+    for kind in ["put", "get"] {
+        let cluster = Cluster::start(3, &["--log-level=warn"]);
+        let leader = cluster.members[cluster.leader().expect("a leader")].client;
+        let closed = load(leader, &[kind, "--streams=50", "--fill"]);
+        let saturation = closed["rate"].as_f64().expect("a rate");
+        let mut rows = vec![Row::of("closed loop, 1000 under way: saturation".to_owned(), &closed)];
+        for factor in [0.5, 1.0, 2.0] {
+            let rate = format!("--rate={:.0}", saturation * factor);
+            let report = load(leader, &[kind, "--streams=5000", &rate]);
+            let what = format!("open loop at {factor} of that");
+            rows.push(Row::of(what, &report));
+            println!("{factor}: dropped by the generator {}, errors {}", report["dropped"], report["errors"]);
+        }
+        println!(
+            "\n{kind}\n\n| load | done a second | refused a second | median | p99 |\n|---|---|---|---|---|"
+        );
+        for Row { what, good, refused, median, p99 } in &rows {
+            println!("| {what} | {good:.0} | {refused:.0} | {median:.1} ms | {p99:.1} ms |");
+        }
+        let (full, twice) = (&rows[2], &rows[3]);
+        println!(
+            "\ngoodput at twice the saturation: {:.2} of it; p99: {:.2} times that at saturation",
+            twice.good / saturation,
+            twice.p99 / full.p99
+        );
+        assert!(twice.good > 0.5 * saturation, "goodput collapses");
+    }
+}
