@@ -107,6 +107,11 @@ impl Connection {
         self.output.queue(id, stream);
     }
 
+    /// Whether there is something to be written that has room.
+    pub(super) fn has_turns(&self) -> bool {
+        self.output.has_turns()
+    }
+
     /// The next watch stream that has something to say, and room for it.
     pub(super) fn next_rung(&mut self) -> Option<Carried> {
         while !self.output.is_full() {

@@ -96,6 +96,7 @@ pub(crate) async fn serve<B: Backend>(
         call: |stream, call: Call, message| carry_out(front, stream, call, message),
         routed: FuturesUnordered::new(),
         bodies: FuturesUnordered::new(),
+        asked: false,
         tick: tokio::time::interval_at(tokio::time::Instant::now() + TICK, TICK),
     };
     tokio::select! {
@@ -143,6 +144,8 @@ struct Driver<'a, B, C, F> {
     call: C,
     routed: FuturesUnordered<Routed>,
     bodies: FuturesUnordered<Abortable<NextFrame>>,
+    /// Whether there are bodies that have not been polled yet.
+    asked: bool,
     tick: tokio::time::Interval,
 }
 
@@ -173,7 +176,9 @@ impl<B: Backend, C: Fn(u32, Call, Bytes) -> F, F: Future<Output = Answer>> Drive
             if flushed.is_ready() && !self.connection.rung.is_empty() {
                 break;
             }
-            if !arrived && !answered {
+            // Nobody would wake this task for what was asked for just now, nor for what there is room for since the last write.
+            let goes_on = self.asked || (flushed.is_ready() && self.connection.has_turns());
+            if !arrived && !answered && !goes_on {
                 return Poll::Pending;
             }
         }
@@ -198,6 +203,7 @@ impl<B: Backend, C: Fn(u32, Call, Bytes) -> F, F: Future<Output = Answer>> Drive
     /// Writes what there is room for, and asks for more of what is written.
     fn pump(&mut self) {
         for (stream, body, abort) in self.connection.pump() {
+            self.asked = true;
             self.bodies.push(Abortable::new(NextFrame { stream, body: Some(body) }, abort));
         }
     }
@@ -218,6 +224,7 @@ impl<B: Backend, C: Fn(u32, Call, Bytes) -> F, F: Future<Output = Answer>> Drive
     /// Takes what is ready; whether anything was.
     fn poll_answers(&mut self, context: &mut Context<'_>) -> bool {
         let mut any = false;
+        self.asked = false;
         while let Poll::Ready(Some((stream, answer))) = self.calls.poll_next_unpin(context) {
             self.connection.answer(stream, answer);
             any = true;

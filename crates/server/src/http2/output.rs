@@ -155,6 +155,11 @@ impl Output {
         }
     }
 
+    /// Whether some stream could be written of, now.
+    pub(super) fn has_turns(&self) -> bool {
+        !self.turns.is_empty() && self.window > 0 && !self.is_full()
+    }
+
     pub(super) fn next_turn(&mut self) -> Option<u32> {
         self.turns.pop_front()
     }
