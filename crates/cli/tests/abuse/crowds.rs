@@ -225,7 +225,7 @@ fn a_hundred_full_ranges() {
             }
         }
         assert!(bytes > KEYS * (16 + 344), "a whole answer, not {bytes} bytes");
-        assert!(String::from_utf8_lossy(&tail).contains(&format!("\"count\":\"{KEYS}\"}}")));
+        assert!(String::from_utf8_lossy(&tail).contains(&format!("\"count\":\"{KEYS}\"")));
         if nth == 0 {
             is_json_of(&tail, KEYS);
         }
