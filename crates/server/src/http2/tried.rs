@@ -25,7 +25,8 @@ pub fn connection(bytes: &[u8]) {
     let &[cut, fate, ref bytes @ ..] = bytes else { return };
     let room = || Arc::new(Intake::new(1 << 20));
     let backlog = room();
-    let mut connection = Connection::new(1000, MESSAGE_BYTES, Scope::Clients, Heads::Alike, room(), &backlog, b"");
+    let mut connection =
+        Connection::new(1000, MESSAGE_BYTES, Scope::Clients, Heads::Alike, room(), &backlog, b"");
     // A client that keeps to the protocol says SETTINGS first; most of what there is to find lies behind that.
     connection.take(&[0, 0, 0, 4, 0, 0, 0, 0, 0]);
     for (round, piece) in bytes.chunks(usize::from(cut) + 1).enumerate() {
