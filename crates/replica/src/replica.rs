@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use synod_core::{
     Answer, Audience, Awaiting, Batch, Change, Command, Config, Delivery, Index, Input, Lsn, Machine, NodeId,
@@ -82,6 +83,9 @@ pub struct Replica<P: Protocol, M: Machine> {
     snapshot: Option<SnapshotRef>,
     /// The snapshot that is being written.
     saving: Option<Index>,
+    /// It could not be written, and when to try again is not decided yet.
+    save_failed: bool,
+    save_again_at: Option<Time>,
     snapshot_wanted: bool,
     checkpoint_due: bool,
     transfers: Transfers<P::Message>,
@@ -131,6 +135,8 @@ impl<P: Protocol, M: Machine> Replica<P, M> {
             growth,
             snapshot,
             saving: None,
+            save_failed: false,
+            save_again_at: None,
             snapshot_wanted: false,
             checkpoint_due: false,
             // The seed differs from incarnation to incarnation, and so do the names of transfers.
@@ -209,6 +215,7 @@ impl<P: Protocol, M: Machine> Replica<P, M> {
     /// The snapshot that [`World::save`] was asked for is on disk.
     pub fn saved(&mut self, now: Time, snapshot: SnapshotRef) {
         self.saving = None;
+        self.save_again_at = None;
         if self.snapshot.as_ref().is_some_and(|newest| newest.at >= snapshot.at) {
             return; // A peer's newer snapshot was installed meanwhile.
         }
@@ -218,10 +225,11 @@ impl<P: Protocol, M: Machine> Replica<P, M> {
         self.step(now, Input::Snapshot(snapshot));
     }
 
-    /// The snapshot could not be written (a full disk, say): the log goes on growing, and the next one is
-    /// due when as much again has gathered.
+    /// The snapshot could not be written (a full disk, say): the log goes on growing, and after [`SAVE_AGAIN_AFTER`] it is tried again.
+    /// It must not wait for more to gather: the protocol's memory may be full, and takes nothing more before there is a snapshot.
     pub fn save_failed(&mut self) {
         self.saving = None;
+        self.save_failed = true;
     }
 
     /// Everything of a peer's snapshot before `upto` was taken by the disk.
@@ -265,7 +273,7 @@ impl<P: Protocol, M: Machine> Replica<P, M> {
         if !self.backlog.is_empty() && !self.is_merge_waiting() || !self.pending.is_empty() {
             return Some(Time::ZERO);
         }
-        [self.protocol.deadline(), self.transfers.deadline()].into_iter().flatten().min()
+        [self.protocol.deadline(), self.transfers.deadline(), self.save_again_at].into_iter().flatten().min()
     }
 
     /// Whether what was delivered waits for a snapshot to be written, because another is to be made.
@@ -590,6 +598,12 @@ impl<P: Protocol, M: Machine> Replica<P, M> {
         if P::SNAPSHOTS == SnapshotPlaces::AsDelivered {
             return;
         }
+        let failed = std::mem::take(&mut self.save_failed);
+        let again = self.save_again_at.take_if(|due| *due <= now).is_some();
+        if failed || again {
+            // Should something else come in between now.
+            self.save_again_at = Some(now + SAVE_AGAIN_AFTER);
+        }
         // Of what may be taken back there is no snapshot: an earlier view is written down.
         let at = match &self.past {
             None => self.applied,
@@ -602,13 +616,17 @@ impl<P: Protocol, M: Machine> Replica<P, M> {
             return;
         }
         let newer = self.snapshot.as_ref().is_none_or(|snapshot| snapshot.at < at);
+        if !newer {
+            self.save_again_at = None;
+        }
         // While a restore waits in the backlog the machine is behind the log: no time for a snapshot.
         if !newer || self.saving.is_some() || !self.backlog.is_empty() || at == Index::ZERO {
             return;
         }
-        if !std::mem::take(&mut self.snapshot_wanted) && !self.growth.is_due(at) {
+        if !std::mem::take(&mut self.snapshot_wanted) && !again && !self.growth.is_due(at) {
             return;
         }
+        self.save_again_at = None;
         self.freeze(at, now, world);
     }
 
@@ -625,6 +643,10 @@ impl<P: Protocol, M: Machine> Replica<P, M> {
         world.save(at, frozen);
     }
 }
+
+/// A snapshot that could not be written is tried again after this long: often enough for a disk that has room again, and seldom enough for
+/// one that has none.
+const SAVE_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// Shows the protocol's own view: for traces.
 impl<P: Protocol, M: Machine> std::fmt::Debug for Replica<P, M> {

@@ -45,6 +45,26 @@ fn impossible_wishes_are_refused() {
     assert!(matches!(swarm::draw::<RaftFamily>(1, &odd), Err(WishError::Option { .. })));
 }
 
+/// A snapshot that found no room is written when there is room again, although the memory is full of what it would let go of and so
+/// nothing more is decided before: a replica that waited for more to gather would wait for ever.
+#[test]
+fn a_snapshot_that_found_no_room_is_tried_again() {
+    let small = [("log_bytes_max", "100"), ("backlog_bytes_max", "300"), ("election_timeout", "150ms")];
+    let options = small.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    let wishes = Wishes { nodes: Some(1), options, ..wishes("none", 600) };
+    let mut plan = swarm::draw::<RaftFamily>(5, &wishes).expect("one replica is possible");
+    (plan.snapshot_every, plan.clients, plan.operations_max) = (4, 4, usize::MAX);
+    let mut world = World::<RaftFamily>::new(5, plan, Recorder::default());
+    world.run_for(Duration::from_secs(5));
+    let disk = world.disk(NodeId(1)).clone();
+    disk.set_capacity(disk.used());
+    world.run_for(Duration::from_secs(20));
+    disk.set_capacity(u64::MAX);
+    let before = world.decided();
+    world.run_for(Duration::from_secs(10));
+    assert!(world.decided() > before + 20, "{} decided since", world.decided() - before);
+}
+
 // Exhaustive damage to one replica's log.
 
 /// What a log holds, or why it cannot be opened.
