@@ -75,6 +75,39 @@ pub enum Vocabulary {
     Causal,
 }
 
+/// What clients ask for most: each kind of request at its own weight, so that what is rare among everything is common in some seeds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taste {
+    /// Of everything as much as people use it.
+    Usual,
+    /// Reads above all: what is stale is seen at once.
+    Reads,
+    /// Leases above all, short ones, renewed to the last moment.
+    Leases,
+    /// Removals, compactions and looks into the past.
+    Histories,
+}
+
+impl Taste {
+    /// All of them; the usual one twice, because it is the one that checkers and people know.
+    pub const ALL: [Taste; 5] = [Taste::Usual, Taste::Usual, Taste::Reads, Taste::Leases, Taste::Histories];
+
+    /// How much of a thousand goes to get, put, delete, swap, both, compact, grant, put under a lease, renew, revoke, and look.
+    fn weights(self) -> [u64; 11] {
+        match self {
+            Taste::Usual => [440, 290, 70, 80, 40, 10, 20, 20, 20, 4, 6],
+            Taste::Reads => [740, 200, 10, 30, 10, 0, 2, 2, 2, 2, 2],
+            Taste::Leases => [150, 60, 20, 20, 10, 10, 60, 240, 400, 20, 10],
+            Taste::Histories => [200, 200, 240, 40, 60, 80, 20, 20, 10, 10, 120],
+        }
+    }
+
+    /// The longest lease, in seconds.
+    fn ttl_max(self) -> u64 {
+        if self == Taste::Leases { 2 } else { 5 }
+    }
+}
+
 /// What becomes of a client that asks elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Roaming {
@@ -94,6 +127,8 @@ pub struct Clients {
     pub vocabulary: Vocabulary,
     /// What becomes of them elsewhere.
     pub roaming: Roaming,
+    /// What they ask for most.
+    pub taste: Taste,
     rng: Rng,
     processes: u32,
     values: u64,
@@ -113,6 +148,7 @@ impl Clients {
             records: Vec::new(),
             vocabulary: Vocabulary::Store,
             roaming: Roaming::AsItself,
+            taste: Taste::Usual,
             rng,
             processes: 0,
             values: 0,
@@ -172,26 +208,32 @@ impl Clients {
         }
         let key = rng.below(self.keys);
         let other = (key + 1 + rng.below(self.keys.max(2) - 1)) % self.keys.max(2);
-        let ask = match rng.below(1000) {
-            0..440 => Ask::Get { key },
-            440..730 => Ask::Put { key, value, lease: 0 },
-            730..800 => Ask::Delete { key },
-            800..880 => {
+        let mut draw = rng.below(1000);
+        let weights = self.taste.weights();
+        let choice = weights.iter().position(|weight| {
+            let chosen = draw < *weight;
+            draw = draw.wrapping_sub(*weight);
+            chosen
+        });
+        let ask = match choice {
+            Some(0) => Ask::Get { key },
+            Some(2) => Ask::Delete { key },
+            Some(3) => {
                 // What it saw last is a likely value; without any it is a guess that must fail.
                 let (key, expected) = chosen.last_seen.unwrap_or((key, u64::MAX >> 1));
                 Ask::Swap { key, expected, value }
             }
-            880..920 => Ask::Both { first: key, second: other, value },
-            920..930 => Ask::Compact { revision: self.newest - rng.below(30) as i64 },
-            930..950 => {
+            Some(4) => Ask::Both { first: key, second: other, value },
+            Some(5) => Ask::Compact { revision: self.newest - rng.below(30) as i64 },
+            Some(6) => {
                 self.leases += 1;
                 chosen.lease = self.leases;
-                Ask::Grant { id: self.leases, ttl: 1 + rng.below(5) as i64 }
+                Ask::Grant { id: self.leases, ttl: 1 + rng.below(self.taste.ttl_max()) as i64 }
             }
-            950..970 if chosen.lease > 0 => Ask::Put { key, value, lease: chosen.lease },
-            970..990 if chosen.lease > 0 => Ask::KeepAlive { id: chosen.lease },
-            990..994 if chosen.lease > 0 => Ask::Revoke { id: chosen.lease },
-            994..1000 => {
+            Some(7) if chosen.lease > 0 => Ask::Put { key, value, lease: chosen.lease },
+            Some(8) if chosen.lease > 0 => Ask::KeepAlive { id: chosen.lease },
+            Some(9) if chosen.lease > 0 => Ask::Revoke { id: chosen.lease },
+            Some(10) => {
                 let revision = (self.newest - rng.below(40) as i64).max(1);
                 Ask::Look { key, revision, value }
             }

@@ -35,6 +35,23 @@ pub trait Family: Sized + 'static {
     /// How far the clocks of machines are apart when they are switched on.
     const CLOCKS_APART: Duration = Duration::from_nanos(1 << 40);
 
+    /// Whether any replica is elected whose log is as new as those of a majority (Raft 5.4.1). Then whatever is decided must be in every log
+    /// with which its owner could be elected, and the simulator need not wait until it is.
+    const ELECTS_BY_LOG: bool = false;
+
+    /// Whether this message promises something that its sender must remember whatever happens.
+    fn promises(_message: &<Self::Protocol as Protocol>::Message) -> bool {
+        false
+    }
+
+    /// What a replica that is back from its disk has forgotten of such a promise, if anything.
+    fn forgot(
+        _promised: &<Self::Protocol as Protocol>::Message,
+        _protocol: &Self::Protocol,
+    ) -> Option<String> {
+        None
+    }
+
     /// How many replicas may take part.
     fn nodes() -> RangeInclusive<u64> {
         1..=9

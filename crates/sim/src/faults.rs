@@ -169,15 +169,52 @@ pub enum Target {
     Node(NodeId),
 }
 
+/// What a fault waits for. The worst moments are those at which something else has just happened, and the clock alone meets them seldom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cue {
+    /// Nothing: it strikes when its time has come.
+    Clock,
+    /// The next time that somebody takes the lead.
+    Lead,
+    /// The next time that a replica has received a snapshot.
+    Snapshot,
+    /// The next time that a replica's configuration changes.
+    Members,
+    /// The next time that the network falls apart.
+    Apart,
+}
+
 /// One fault of a plan.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Planned {
-    /// When.
+    /// When; with a cue: from when on.
     pub at: Time,
+    /// What it waits for then.
+    pub cue: Cue,
+    /// How long after the cue it strikes.
+    pub after: Duration,
     /// Which kind it belongs to.
     pub kind: FaultKind,
     /// What happens.
     pub fault: Fault,
+}
+
+/// On which side of a send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// Nobody hears it.
+    Before,
+    /// It is on its way.
+    After,
+}
+
+/// Which packets count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Packets {
+    /// All.
+    Any,
+    /// Those of a kind that makes up less than a fiftieth of all packets so far: votes, say, among heartbeats.
+    Rare,
 }
 
 /// What happens. `target`: whom it hits; `lasts`, `down`: for how long; `draw`: a number that decides what is left open;
@@ -197,8 +234,16 @@ pub enum Fault {
     Blackout { loss: Loss, down: Duration },
     /// The power fails at the disk's next call but `skip`.
     CrashAtDisk { target: Target, trap: DiskTrap, loss: Loss, down: Duration },
-    /// The process ends when it has sent `skip` more packets.
-    CrashAtSend { target: Target, skip: u64, down: Duration },
+    /// The process ends at a packet that it sends: the next one but `skip`, or but `skip` of those of a rare kind. With a `loss` its
+    /// machine loses its power, too.
+    CrashAtSend {
+        target: Target,
+        side: Side,
+        packets: Packets,
+        skip: u64,
+        loss: Option<Loss>,
+        down: Duration,
+    },
     /// The process stands still.
     Pause { target: Target, lasts: Duration },
     /// The clock leaps ahead.
@@ -224,7 +269,11 @@ pub type DiskTrap = Trap;
 
 impl fmt::Display for Planned {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} {}: {:?}", self.at, self.kind.name(), self.fault)
+        write!(f, "{:?} {}: {:?}", self.at, self.kind.name(), self.fault)?;
+        match self.cue {
+            Cue::Clock => Ok(()),
+            cue => write!(f, " {:?} after the next {cue:?}", self.after),
+        }
     }
 }
 

@@ -65,6 +65,12 @@ impl Shape {
         if n < 2 {
             return Vec::new();
         }
+        // Every other time it is the leader that is alone, in the minority, or the bridge.
+        if let Some(place) = leader.and_then(|leader| order.iter().position(|node| *node == leader))
+            && rng.chance(0.5)
+        {
+            order.swap(0, place);
+        }
         let place = |node: NodeId| order.iter().position(|other| *other == node).unwrap_or(0);
         let chosen = leader.filter(|leader| order.contains(leader)).unwrap_or(order[0]);
         let sense = rng.below(2);

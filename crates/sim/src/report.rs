@@ -203,8 +203,8 @@ impl Report {
             point.passed += passed;
             point.cut += cut;
         }
-        for (kind, cut) in &counts.send_crashes {
-            let point = self.crash_points.entry(format!("before sending {kind}")).or_default();
+        for ((moment, kind), cut) in &counts.send_crashes {
+            let point = self.crash_points.entry(format!("{moment} sending {kind}")).or_default();
             point.passed += cut;
             point.cut += cut;
         }
@@ -301,6 +301,8 @@ impl Report {
         }
         let hit = self.crash_points.values().filter(|point| point.cut > 0).count();
         row("crash points hit", format!("{hit} of {}", self.crash_points.len()));
+        let often = self.crash_points.values().filter(|point| point.cut >= 100).count();
+        row("crash points hit a hundred times", often.to_string());
         for (name, point) in self.crash_points.iter().filter(|(_, point)| point.cut > 0) {
             row(&format!("  {name}"), point.cut.to_string());
         }

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use synod_core::{NodeId, Rng, Time};
 
+use crate::client::Taste;
 use crate::disk::{Call, Damage, Effect, Loss, Trap};
 use crate::family::{Clocks, Family};
-use crate::faults::{Fault, FaultKind, FaultSet, Planned, Target};
+use crate::faults::{Cue, Fault, FaultKind, FaultSet, Packets, Planned, Side, Target};
 use crate::network::{LinkOrder, Rates};
 use crate::partition::Shape;
 use crate::planted;
@@ -80,6 +81,13 @@ pub struct Plan<O> {
     pub patience: Duration,
     /// Over how many keys.
     pub keys: u64,
+    /// What clients ask for most.
+    pub taste: Taste,
+    /// Whether the first client goes on asking whoever led before, whatever else happens: what a leader that is none any more says is what
+    /// reads must not believe.
+    pub loyal: bool,
+    /// The share of faults that wait for a cue.
+    pub lurking: f64,
     /// How many operations clients may start in all: what a checker can take.
     pub operations_max: usize,
     /// When the safety phase ends.
@@ -214,10 +222,14 @@ pub fn draw<F: Family>(
         snapshot_every: if faults.has(FaultKind::Snapshots) { snapshot_every } else { 2000 },
         applies_max: if rng.chance(0.2) { rng.between(1, 16) as usize } else { 8192 },
         clients: rng.between(1, 6) as usize,
-        watchers: rng.below(3) as usize,
+        watchers: rng.below(4) as usize,
         think: Duration::from_millis(rng.between(5, 250)),
-        patience: F::answer_within(&options) * 4,
+        // Whoever gives up soon asks often where nobody answers: a leader that is none any more is asked for reads to its end.
+        patience: F::answer_within(&options) * [1, 2, 4, 4, 8][rng.below(5) as usize] / 2,
         keys: rng.between(1, 6),
+        taste: Taste::ALL[rng.below(Taste::ALL.len() as u64) as usize],
+        loyal: rng.chance(0.5),
+        lurking: [0.0, 0.3, 0.6, 0.9][rng.below(4) as usize],
         operations_max: 3000,
         safety: wishes.safety,
         victims,
@@ -280,16 +292,25 @@ fn schedule<O>(rng: &mut Rng, plan: &Plan<O>) -> Vec<Planned> {
         if !plan.faults.has(kind) {
             continue;
         }
-        // On average once in this time: from restless to rare.
-        let pace = plan.election * 2 * (1 + rng.below(12) as u32);
+        // On average once in this time: from restless to rare. What is one of many places, or must come together with something else to
+        // matter, comes more often.
+        let often =
+            matches!(kind, FaultKind::CrashPoint | FaultKind::Members | FaultKind::Transfer | FaultKind::Rot);
+        let pace = plan.election * (1 + rng.below(16) as u32) / if often { 2 } else { 1 };
         let mut at = Time::ZERO + pace / 2;
         loop {
             at = at + rng.span(pace / 8, pace * 2);
             if at.since(Time::ZERO) >= plan.safety {
                 break;
             }
+            let lurks = rng.chance(plan.lurking);
+            let cues = [Cue::Lead, Cue::Lead, Cue::Lead, Cue::Snapshot, Cue::Members, Cue::Apart, Cue::Apart];
+            let cue = cues[rng.below(cues.len() as u64) as usize];
+            // Half of them at once, before anything else comes of it.
+            let after = rng.span(Duration::ZERO, plan.election / 10).saturating_sub(plan.election / 20);
             if let Some(fault) = fault(kind, &mut rng, plan) {
-                planned.push(Planned { at, kind, fault });
+                let (cue, after) = if lurks { (cue, after) } else { (Cue::Clock, Duration::ZERO) };
+                planned.push(Planned { at, cue, after, kind, fault });
             }
         }
     }
@@ -300,15 +321,26 @@ fn schedule<O>(rng: &mut Rng, plan: &Plan<O>) -> Vec<Planned> {
 fn fault<O>(kind: FaultKind, rng: &mut Rng, plan: &Plan<O>) -> Option<Fault> {
     let election = plan.election;
     let target = if rng.chance(0.4) { Target::Leader(rng.next_u64()) } else { Target::Any(rng.next_u64()) };
-    let down = rng.span(election / 20, election * 3);
-    let lasts = rng.span(election / 10, election * 5);
+    // One in three is back before anybody has missed it: what it said is still on its way.
+    let down = if rng.chance(0.3) {
+        rng.span(election / 400, election / 20)
+    } else {
+        rng.span(election / 20, election * 3)
+    };
+    let lasts = if rng.chance(0.2) {
+        rng.span(election * 3, election * 12)
+    } else {
+        rng.span(election / 10, election * 5)
+    };
     let draw = rng.next_u64();
     let loss = Loss::ALL[rng.below(Loss::ALL.len() as u64) as usize];
     let victim = |rng: &mut Rng| {
         let count = plan.victims.len() as u64;
         (count > 0).then(|| Target::Node(plan.victims[rng.below(count) as usize]))
     };
-    let harm = |rng: &mut Rng, damage| Some(Fault::Harm { target: victim(rng)?, damage, down });
+    // A disk that fails at every start would do nothing else, were it tried at once.
+    let repair = down.max(election / 2);
+    let harm = |rng: &mut Rng, damage| Some(Fault::Harm { target: victim(rng)?, damage, down: repair });
     match kind {
         FaultKind::Partition => {
             let shape = Shape::ALL[rng.below(Shape::ALL.len() as u64) as usize];
@@ -318,8 +350,12 @@ fn fault<O>(kind: FaultKind, rng: &mut Rng, plan: &Plan<O>) -> Option<Fault> {
         FaultKind::Kill => Some(Fault::Kill { target, down }),
         FaultKind::Power => Some(Fault::Power { target, loss, down }),
         FaultKind::Blackout => Some(Fault::Blackout { loss, down }),
-        FaultKind::CrashPoint if rng.chance(0.3) => {
-            Some(Fault::CrashAtSend { target, skip: rng.below(30), down })
+        FaultKind::CrashPoint if rng.chance(0.5) => {
+            let side = if rng.chance(0.5) { Side::Before } else { Side::After };
+            let loss = rng.chance(0.5).then_some(loss);
+            let (packets, skip) =
+                if rng.chance(0.5) { (Packets::Rare, rng.below(4)) } else { (Packets::Any, rng.below(30)) };
+            Some(Fault::CrashAtSend { target, side, packets, skip, loss, down })
         }
         FaultKind::CrashPoint => {
             let effect = if rng.chance(0.5) { Effect::CutBefore } else { Effect::CutAfter };
@@ -336,7 +372,7 @@ fn fault<O>(kind: FaultKind, rng: &mut Rng, plan: &Plan<O>) -> Option<Fault> {
         FaultKind::FullDisk => Some(Fault::FullDisk { target, lasts }),
         FaultKind::DiskError => {
             let effect = if rng.chance(0.6) { Effect::FailOnce } else { Effect::FailForEver };
-            Some(Fault::DiskError { target, trap: trap(rng, effect), down })
+            Some(Fault::DiskError { target, trap: trap(rng, effect), down: repair })
         }
         FaultKind::Rot => harm(rng, Damage::Rot),
         FaultKind::Misdirect => harm(rng, Damage::Misdirected),
@@ -395,7 +431,8 @@ pub fn long_life<F: Family>(
     plan.drift_ppm = 200;
     plan.snapshot_every = 1000;
     plan.applies_max = 8192;
-    (plan.clients, plan.watchers, plan.keys) = (4, 1, 6);
+    (plan.clients, plan.watchers, plan.keys, plan.taste) = (4, 1, 6, Taste::Usual);
+    (plan.patience, plan.loyal) = (plan.election * 4, false);
     plan.think = Duration::from_secs(120);
     plan.operations_max = usize::MAX;
     plan.victims = (1..=plan.nodes).map(NodeId).collect();
@@ -413,7 +450,7 @@ pub fn long_life<F: Family>(
                 break;
             }
             if let Some(fault) = fault(kind, &mut rng, &plan) {
-                plan.planned.push(Planned { at, kind, fault });
+                plan.planned.push(Planned { at, cue: Cue::Clock, after: Duration::ZERO, kind, fault });
             }
         }
     }

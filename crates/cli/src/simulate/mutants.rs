@@ -20,7 +20,7 @@ pub(crate) struct Options {
     seeds: u64,
 
     /// How long the safety phase of each seed lasts, in simulated seconds
-    #[arg(long, default_value_t = 40)]
+    #[arg(long, default_value_t = 15)]
     seconds: u64,
 
     /// Where the table goes; `-` for the terminal

@@ -24,6 +24,14 @@ macro_rules! mutants {
                     $(Mutant::$name => $text,)+
                 }
             }
+
+            /// A line or two about it.
+            #[must_use]
+            pub fn story(self) -> &'static str {
+                match self {
+                    $(Mutant::$name => concat!($($doc,)+),)+
+                }
+            }
         }
     };
 }

@@ -11,6 +11,12 @@ use crate::machine::{Ask, Way, digest};
 use crate::oracle::ledger::Judging;
 use crate::trace::What;
 
+/// What a client sends.
+pub(super) enum Request {
+    Read(ReadId),
+    Command(Command),
+}
+
 impl<F: Family> World<F> {
     pub(super) fn call(&mut self, client: usize) {
         let mut candidates: Vec<NodeId> = match self.calling {
@@ -38,7 +44,13 @@ impl<F: Family> World<F> {
                 self.clients.clients[client].node = candidates[0];
                 (candidates[0], self.clients.probe())
             }
-            _ => self.clients.choose(client, &candidates),
+            _ => match self.deposed.filter(|node| self.is_loyal(client) && candidates.contains(node)) {
+                Some(node) => {
+                    self.clients.clients[client].node = node;
+                    (node, Ask::Get { key: self.clients.draw(self.plan.keys) })
+                }
+                None => self.clients.choose(client, &candidates),
+            },
         };
         if self.node(node).running.is_none()
             || self.paused(node).is_some() && self.calling == Calling::Probing
@@ -57,6 +69,11 @@ impl<F: Family> World<F> {
             }
         }
         self.ask(client, node, ask);
+    }
+
+    /// Whether this client asks whoever led before.
+    fn is_loyal(&self, client: usize) -> bool {
+        self.plan.loyal && client == 0 && self.plan.clients > 1 && self.ledger.judging() == Judging::Places
     }
 
     /// What a replica has applied, where there is no single order.
@@ -81,25 +98,51 @@ impl<F: Family> World<F> {
         self.recorder
             .note(now, Some(id), || What::Client(format!("client {client} asks {ask:?} ({waiting:?})")));
         let give_up = Event::GiveUp { client, turn };
-        self.events.push(now + self.plan.patience, give_up);
-        match waiting {
-            Waiting::Read(_, read) if F::READS == Reads::Fenced => {
-                self.with(id, |replica, _| replica.read(read));
-            }
-            Waiting::Read(_, read) => self.serve(id, read),
+        let patience = if self.is_loyal(client) { self.plan.election / 2 } else { self.plan.patience };
+        self.events.push(now + patience.min(self.plan.patience), give_up);
+        let request = match waiting {
+            Waiting::Read(_, read) => Request::Read(read),
             Waiting::Command(id) => {
                 let payload = ask.payload();
                 self.ledger.submit(id, digest(&payload));
                 if let Some(vector) = self.vector_of(id.origin).cloned() {
                     self.ledger.submitted_after(id, &vector);
                 }
+                Request::Command(Command { id, payload })
+            }
+        };
+        let life = self.node(id).life;
+        match self.paused(id) {
+            // It waits in the machine's memory until the process goes on, whether the client is still there by then or not.
+            Some(until) => {
+                let turn = super::turn_after_pause(until, super::Waits::Clients);
+                self.events.push(turn, Event::Reaches { node: id, life, client, request });
+            }
+            None => self.reach(id, life, client, &request),
+        }
+    }
+
+    /// A request reaches the process, if it is still the one that it was sent to.
+    pub(super) fn reach(&mut self, id: NodeId, life: u64, client: usize, request: &Request) {
+        let node = self.node(id);
+        if node.life != life || node.running.is_none() {
+            return;
+        }
+        match request {
+            Request::Read(read) if F::READS == Reads::Fenced => {
+                self.with(id, |replica, _| replica.read(*read));
+            }
+            Request::Read(read) => self.serve(id, *read),
+            Request::Command(command) => {
                 let mut taken = Ok(());
-                self.with(id.origin, |replica, _| taken = replica.submit(Command { id, payload }));
+                self.with(id, |replica, _| taken = replica.submit(command.clone()));
                 if taken.is_err() {
-                    if let Err(broken) = self.ledger.refuse(id) {
+                    if let Err(broken) = self.ledger.refuse(command.id) {
                         self.broken(broken);
                     }
-                    self.ended(client, Ended::Refused);
+                    if self.clients.waiting(Waiting::Command(command.id)) == Some(client) {
+                        self.ended(client, Ended::Refused);
+                    }
                 }
             }
         }

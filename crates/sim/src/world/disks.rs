@@ -7,6 +7,7 @@ use synod_core::{Lsn, NodeId};
 use super::storage::{Notice, Started};
 use super::{Event, MARK_AFTER, Worker, World};
 use crate::family::Family;
+use crate::faults::Cue;
 use crate::machine::mix;
 use crate::trace::What;
 
@@ -23,7 +24,7 @@ impl<F: Family> World<F> {
         if running.storage.start_snapshot() == Started::Busy {
             self.events.push(done + latency, Event::SnapshotDone { node: id, life });
         }
-        if !running.storage.has_log_work() {
+        if !running.storage.has_log_work() || running.waits_for_room {
             return;
         }
         match running.storage.start_log() {
@@ -33,10 +34,19 @@ impl<F: Family> World<F> {
                 self.events.push(done, Event::LogDone { node: id, life });
             }
             Ok(Started::NoRoom) => {
+                running.waits_for_room = true;
                 self.events.push(now + self.plan.election / 10, Event::LogRetry { node: id, life });
             }
             Err(error) => self.disk_failed(id, &error),
         }
+    }
+
+    /// There may be room by now.
+    pub(super) fn try_for_room(&mut self, id: NodeId, life: u64) {
+        let node = self.node(id);
+        let Some(running) = node.running.as_mut().filter(|_| node.life == life) else { return };
+        running.waits_for_room = false;
+        self.start_workers(id);
     }
 
     pub(super) fn disk_done(&mut self, id: NodeId, life: u64, worker: Worker) {
@@ -50,7 +60,7 @@ impl<F: Family> World<F> {
                 Worker::Log => Event::LogDone { node: id, life },
                 Worker::Snapshot => Event::SnapshotDone { node: id, life },
             };
-            return self.events.push(until, event);
+            return self.events.push(super::turn_after_pause(until, super::Waits::Disk), event);
         }
         let mut notices = Vec::new();
         let result = match worker {
@@ -65,6 +75,7 @@ impl<F: Family> World<F> {
             return self.disk_failed_with(id, "the power is off");
         }
         let own = node.clock.shows(now);
+        let mut installed = false;
         for notice in notices {
             match notice {
                 Notice::Durable(upto) => {
@@ -84,6 +95,7 @@ impl<F: Family> World<F> {
                     self.counts.installed += 1;
                     self.recorder.note(now, Some(id), || What::Note(format!("received {snapshot:?}")));
                     running.replica.installed(own, from, transfer, snapshot);
+                    installed = true;
                 }
                 Notice::StageFailed { from, transfer } => running.replica.stage_failed(from, transfer),
             }
@@ -91,6 +103,9 @@ impl<F: Family> World<F> {
         if running.mark_due && running.storage.is_idle() {
             running.mark_due = false;
             self.events.push(now + MARK_AFTER, Event::Mark { node: id, life });
+        }
+        if installed {
+            self.cue(Cue::Snapshot, id);
         }
         self.flush(id);
     }
@@ -102,7 +117,9 @@ impl<F: Family> World<F> {
         if !running.storage.is_idle() {
             return;
         }
-        if let Err(error) = running.storage.mark() {
+        let marked = running.storage.mark();
+        node.kept = running.storage.kept();
+        if let Err(error) = marked {
             self.disk_failed(id, &error);
         }
     }

@@ -1,19 +1,82 @@
 //! What a replica's flush leads to: the oracles see what it has become, its packets go on their way, its clients hear.
 
+use std::fmt::{self, Write as _};
+
 use bytes::Bytes;
 use synod_core::{NodeId, Role, Time, Wire};
 use synod_replica::Packet;
 
 use super::node::End;
 use super::outside::Effects;
-use super::{Body, Event, MessageOf, World};
+use super::{Body, Event, MessageOf, World, foresight};
 use crate::client::{Ended, Waiting};
 use crate::family::{Family, Finality};
-use crate::faults::FaultKind;
+use crate::faults::{Cue, FaultKind, Packets, Side};
 use crate::machine::{Applied, mix};
 use crate::network::{Fate, Form, NODES_MAX};
 use crate::script::show_packet;
 use crate::trace::What;
+
+/// So many of a replica's latest promises are remembered for it.
+const PROMISES_MAX: usize = 8;
+
+/// How many packets of each kind were sent.
+#[derive(Default)]
+pub(super) struct Kinds {
+    /// The first bytes of the kind's name, and the count.
+    kinds: Vec<([u8; KIND_BYTES], u64)>,
+    all: u64,
+}
+
+const KIND_BYTES: usize = 14;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rarity {
+    Rare,
+    Common,
+}
+
+/// Takes the name in front of a message's debugging output, and then stops the output.
+struct KindOf([u8; KIND_BYTES], usize);
+
+impl fmt::Write for KindOf {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for byte in text.bytes() {
+            if self.1 == KIND_BYTES || !byte.is_ascii_alphanumeric() {
+                return Err(fmt::Error);
+            }
+            self.0[self.1] = byte;
+            self.1 += 1;
+        }
+        Ok(())
+    }
+}
+
+impl Kinds {
+    /// Counts a packet, and says whether its kind is rare.
+    fn count<M: fmt::Debug>(&mut self, packet: &Packet<M>) -> Rarity {
+        let mut kind = KindOf([0; KIND_BYTES], 0);
+        let _ = match packet {
+            Packet::Protocol(message) => write!(kind, "{message:?}"),
+            Packet::Chunk(_) => kind.write_str("Chunk"),
+            Packet::Held { .. } => kind.write_str("Held"),
+            Packet::Arrived { .. } => kind.write_str("Arrived"),
+            Packet::Rejected { .. } => kind.write_str("Rejected"),
+        };
+        self.all += 1;
+        let count = match self.kinds.iter_mut().find(|(known, _)| *known == kind.0) {
+            Some((_, count)) => {
+                *count += 1;
+                *count
+            }
+            None => {
+                self.kinds.push((kind.0, 1));
+                1
+            }
+        };
+        if count * 50 < self.all { Rarity::Rare } else { Rarity::Common }
+    }
+}
 
 impl<F: Family> World<F> {
     pub(super) fn flush(&mut self, id: NodeId) {
@@ -99,10 +162,16 @@ impl<F: Family> World<F> {
             self.stir(term << 8 | role as u64);
             self.recorder.note(self.now, Some(id), || What::Stands { role: format!("{role:?}"), term });
             if matches!(role, Role::Leader | Role::Primary) {
+                if let Some((_, before, _)) = self.elected.filter(|(_, before, _)| *before != id) {
+                    self.deposed = Some(before);
+                }
                 self.elected = Some((self.now, id, term));
+                self.looked.1 = foresight::LOOKS_MAX;
                 self.examine_leader(id, term);
+                self.cue(Cue::Lead, id);
             }
         }
+        self.look_ahead(id);
     }
 
     /// Where there is no single order: what was applied came behind what it depends on, and nothing that was shown goes back.
@@ -150,6 +219,19 @@ impl<F: Family> World<F> {
         }
     }
 
+    /// A replica is about to be gone: what it knew to be decided stays so.
+    pub(super) fn examine_committed(&mut self, id: NodeId) {
+        let Some(running) = &self.nodes[id.0 as usize - 1].running else { return };
+        if self.plan.liars.contains(&id) {
+            return;
+        }
+        let mut log = Vec::new();
+        F::log(running.replica.protocol(), &mut log);
+        if let Err(broken) = self.leaders.note_committed(id, &log, running.replica.applied()) {
+            self.broken(broken);
+        }
+    }
+
     /// Carries out what the replica wants done.
     pub(super) fn let_out(&mut self, id: NodeId) {
         let mut effects = std::mem::take(&mut self.effects);
@@ -163,6 +245,8 @@ impl<F: Family> World<F> {
             if let Err(broken) = self.ledger.configure(id, at, &members) {
                 self.broken(broken);
             }
+            self.cue(Cue::Members, id);
+            self.looked.1 = foresight::LOOKS_MAX;
         }
         for text in effects.notes.drain(..) {
             self.recorder.note(self.now, Some(id), || What::Note(text));
@@ -195,38 +279,59 @@ impl<F: Family> World<F> {
         for reason in effects.declined.drain(..) {
             self.recorder.note(self.now, Some(id), || What::Note(format!("declines: {reason:?}")));
         }
-        let mut ended = false;
+        let mut ended = None;
         for (to, packet) in effects.packets.drain(..) {
-            if !ended && self.ends_at_this_send(id, &packet) {
-                ended = true;
+            if ended.is_some() {
+                continue; // Nobody is there any more who could send it.
             }
-            if !ended {
+            ended = self.ends_at_this_send(id, &packet);
+            if ended != Some(Side::Before) {
                 self.send(id, to, packet);
             }
         }
         self.effects = effects;
-        if ended {
-            let End { loss: _, down } = self.node(id).end;
-            self.crash(id, None, down);
+        if ended.is_some() {
+            let End { down, .. } = self.node(id).end;
+            let loss = self.node(id).sends_left.take().and_then(|sends| sends.loss);
+            self.crash(id, loss, down);
         }
     }
 
-    pub(super) fn ends_at_this_send(&mut self, id: NodeId, packet: &Packet<MessageOf<F>>) -> bool {
-        let Some(left) = &mut self.node(id).sends_left else { return false };
-        if *left > 0 {
-            *left -= 1;
-            return false;
+    /// Whether the process ends at this packet, and on which side of it.
+    fn ends_at_this_send(&mut self, id: NodeId, packet: &Packet<MessageOf<F>>) -> Option<Side> {
+        if !self.plan.faults.has(FaultKind::CrashPoint) {
+            return None;
         }
+        let rarity = self.kinds_sent.count(packet);
+        let sends = self.node(id).sends_left.as_mut()?;
+        if sends.packets == Packets::Rare && rarity == Rarity::Common {
+            return None;
+        }
+        if sends.skip > 0 {
+            sends.skip -= 1;
+            return None;
+        }
+        let side = sends.side;
         let shown = show_packet(packet);
         let kind = shown.split([' ', '{', '(']).next().unwrap_or_default().to_owned();
-        self.recorder.note(self.now, Some(id), || What::Fault(format!("ends before it sends {kind}")));
-        *self.counts.send_crashes.entry(kind).or_default() += 1;
-        true
+        let moment = if side == Side::Before { "before" } else { "after" };
+        self.recorder.note(self.now, Some(id), || What::Fault(format!("ends {moment} it sends {kind}")));
+        *self.counts.send_crashes.entry((moment, kind)).or_default() += 1;
+        Some(side)
     }
 
     pub(super) fn send(&mut self, from: NodeId, to: NodeId, packet: Packet<MessageOf<F>>) {
         if self.plan.liars.contains(&from) {
             return self.send_lies(from, to, packet);
+        }
+        if let Packet::Protocol(message) = &packet
+            && F::promises(message)
+        {
+            let promised = &mut self.node(from).promised;
+            promised.push_back(message.clone());
+            if promised.len() > PROMISES_MAX {
+                promised.pop_front();
+            }
         }
         self.post(from, to, packet);
     }

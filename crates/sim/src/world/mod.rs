@@ -13,6 +13,7 @@ mod callers;
 mod disks;
 mod effects;
 mod events;
+mod foresight;
 mod lab;
 mod nemesis;
 mod node;
@@ -22,11 +23,11 @@ mod services;
 mod steward;
 mod storage;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
-use synod_core::{CommandId, Config, Members, NodeId, Protocol, Rng, Time, Vector, Wire};
+use synod_core::{CommandId, Config, Index, Members, NodeId, Protocol, Rng, Time, Vector, Wire};
 use synod_replica::{CompactionPolicy, Limits, Packet, Replica};
 
 use crate::client::{Clients, Ended, Roaming, Vocabulary};
@@ -65,7 +66,9 @@ enum Event<F: Family> {
     Start { node: NodeId },
     Call { client: usize },
     GiveUp { client: usize, turn: u64 },
+    Reaches { node: NodeId, life: u64, client: usize, request: callers::Request },
     Fault(usize),
+    Strike { number: usize, node: NodeId },
     Steward,
     Mend(nemesis::Mending),
 }
@@ -89,8 +92,8 @@ pub struct Counts {
     pub packets: u64,
     /// Frames that arrived damaged and were recognised by their checksum.
     pub frames_refused: u64,
-    /// Crashes at sends, by the kind of message.
-    pub send_crashes: BTreeMap<String, u64>,
+    /// Crashes at sends: before or after, and the kind of message.
+    pub send_crashes: BTreeMap<(&'static str, String), u64>,
     /// Starts of replicas, first ones included.
     pub starts: u64,
     /// Batches that a power cut tore, found by recovery.
@@ -141,12 +144,20 @@ pub struct World<F: Family> {
     flights: u64,
     /// Who became leader last.
     elected: Option<(Time, NodeId, u64)>,
+    /// Who led before.
+    deposed: Option<NodeId>,
+    /// Up to where the last look ahead saw things decided, and how many more are due.
+    looked: (Index, u32),
     /// Counts the times at which everything was mended: faults and mendings of before are void.
     epoch: u64,
     probes: BTreeMap<usize, NodeId>,
     probed: Vec<NodeId>,
     /// Who looks after the cluster, if anybody does.
     steward: Option<Steward>,
+    /// Faults of the plan that wait for their cue.
+    lurking: Vec<usize>,
+    /// How many packets of each kind were sent.
+    kinds_sent: effects::Kinds,
 }
 
 /// Whether clients begin new operations.
@@ -169,6 +180,7 @@ impl<F: Family> World<F> {
             _ => Judging::Sets,
         };
         let mut clients = Clients::new(plan.clients, plan.keys, rng.fork());
+        clients.taste = plan.taste;
         if judging == Judging::Sets {
             clients.vocabulary = Vocabulary::Registers;
         }
@@ -206,10 +218,14 @@ impl<F: Family> World<F> {
             calling: Calling::Yes,
             flights: 0,
             elected: None,
+            deposed: None,
+            looked: (Index::ZERO, 0),
             epoch: 0,
             probes: BTreeMap::new(),
             probed: Vec::new(),
             steward: None,
+            lurking: Vec::new(),
+            kinds_sent: effects::Kinds::default(),
             plan,
         };
         for id in 1..=world.plan.nodes {
@@ -256,6 +272,7 @@ impl<F: Family> World<F> {
             has_run: false,
             kept: Kept::default(),
             harmed: false,
+            lost_sector: false,
             failing: false,
             joined: joined == Joined::Later,
             commands: 0,
@@ -267,6 +284,7 @@ impl<F: Family> World<F> {
             stuck_until: Time::ZERO,
             held_down: false,
             shown: Vector::default(),
+            promised: VecDeque::new(),
         });
     }
 
@@ -310,15 +328,16 @@ impl<F: Family> World<F> {
             Event::Wake { node, life } => self.wake(node, life),
             Event::LogDone { node, life } => self.disk_done(node, life, Worker::Log),
             Event::SnapshotDone { node, life } => self.disk_done(node, life, Worker::Snapshot),
-            Event::LogRetry { node, life } if self.node(node).life == life => self.start_workers(node),
-            Event::LogRetry { .. } => {}
+            Event::LogRetry { node, life } => self.try_for_room(node, life),
             Event::Mark { node, life } => self.mark(node, life),
             Event::Leases { node, life } => self.leases(node, life),
             Event::Watch { watcher } => self.watch(watcher),
             Event::Start { node } => self.start(node),
             Event::Call { client } => self.call(client),
             Event::GiveUp { client, turn } => self.give_up(client, turn),
-            Event::Fault(number) => self.carry_out(number),
+            Event::Reaches { node, life, client, request } => self.reach(node, life, client, &request),
+            Event::Fault(number) => self.fault_is_due(number),
+            Event::Strike { number, node } => self.carry_out(number, Some(node)),
             Event::Steward => self.look_in(),
             Event::Mend(mending) => self.mend(mending),
         }
@@ -367,6 +386,14 @@ impl<F: Family> World<F> {
         let (kept, found_kept) = (node.kept, found.storage.kept());
         if kept.snapshot == found_kept.snapshot && found_kept.records < kept.records {
             let (fewer, confirmed) = (found_kept.records, kept.records);
+            // A sector may hold several small batches, the last ones, and the mark behind them.
+            let last = node.harmed && !kept.marked && confirmed - fewer <= kept.last;
+            if found.torn && (node.lost_sector || last) {
+                // Damage to the very last batch looks like a write that was under way, and nothing that one disk holds can tell them
+                // apart. Nobody could know that this replica must not go on; the world does, and takes it for lost.
+                return self
+                    .stop(id, "the last batch is damaged, and looks like a write that had not finished");
+            }
             return self.broken((
                 "durability",
                 format!("{id:?} finds {fewer} records where its log had confirmed {confirmed}, and does not say so"),
@@ -389,6 +416,10 @@ impl<F: Family> World<F> {
             }
             Err(error) => return self.stop(id, &error.to_string()),
         };
+        let forgot = node.promised.iter().find_map(|promised| F::forgot(promised, replica.protocol()));
+        if let Some(what) = forgot.filter(|_| !node.harmed) {
+            return self.broken(("durability", format!("{id:?} has forgotten what it told others: {what}")));
+        }
         let (role, term) = F::standing(replica.protocol());
         node.running = Some(Running {
             replica,
@@ -398,6 +429,7 @@ impl<F: Family> World<F> {
             role,
             term,
             mark_due: false,
+            waits_for_room: false,
         });
         self.counts.starts += 1;
         self.counts.torn += u64::from(found.torn);
@@ -471,6 +503,7 @@ impl<F: Family> World<F> {
     /// The process ends (`loss`: and the machine loses its power); it starts again after `down`.
     fn crash(&mut self, id: NodeId, loss: Option<Loss>, down: Duration) {
         let now = self.now;
+        self.examine_committed(id);
         let node = self.node(id);
         let was_up = node.running.take().is_some();
         node.life += 1;
@@ -520,7 +553,8 @@ impl<F: Family> World<F> {
 
     fn arrive(&mut self, flight: u64, from: NodeId, to: NodeId, body: Body<MessageOf<F>>) {
         if let Some(until) = self.paused(to) {
-            return self.events.push(until, Event::Arrive { flight, from, to, body });
+            let turn = turn_after_pause(until, Waits::Packets);
+            return self.events.push(turn, Event::Arrive { flight, from, to, body });
         }
         let why = if self.network.is_cut(from, to) {
             Some("the link is cut")
@@ -564,7 +598,7 @@ impl<F: Family> World<F> {
 
     fn wake(&mut self, id: NodeId, life: u64) {
         if let Some(until) = self.paused(id) {
-            return self.events.push(until, Event::Wake { node: id, life });
+            return self.events.push(turn_after_pause(until, Waits::Timer), Event::Wake { node: id, life });
         }
         let now = self.now;
         let node = self.node(id);
@@ -601,6 +635,22 @@ impl<F: Family> World<F> {
 enum Joined {
     AtFirst,
     Later,
+}
+
+/// What waits at a machine that stands still.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Waits {
+    Timer,
+    Packets,
+    Clients,
+    Disk,
+}
+
+/// When what waited gets its turn: in any order of the kinds, and within one kind in the order in which it came. A process that
+/// goes on after a pause finds everything ready at once, and which it looks at first is chance.
+fn turn_after_pause(until: Time, waits: Waits) -> Time {
+    let shift = [0, 2, 4, 6][waits as usize];
+    Time(until.0 + ((mix(1, until.0) >> shift) & 3) * 1_000)
 }
 
 #[derive(Clone, Copy)]

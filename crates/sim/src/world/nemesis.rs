@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use synod_core::{Change, NodeId, Time};
 
+use super::node::Sends;
 use super::{Event, Health, Joined, Loss, World};
 use crate::disk::Damage;
 use crate::family::Family;
-use crate::faults::{Fault, FaultKind, Target};
+use crate::faults::{Cue, Fault, FaultKind, Target};
 use crate::network::NODES_MAX;
 use crate::partition::Shape;
 use crate::trace::What;
@@ -32,7 +33,13 @@ enum Phase {
 }
 
 /// So many machines take part in a run, replaced ones included, where nobody switches any off.
-const MACHINES_MAX: usize = 24;
+const MACHINES_MAX: usize = 40;
+
+/// So many faults lie in wait for one cue at most; more strike by the clock.
+const LURKING_MAX: usize = 3;
+
+/// So many strike at one cue.
+const STRIKES_MAX: usize = 2;
 
 /// No cluster grows beyond this many voters.
 const VOTERS_MAX: usize = 7;
@@ -57,7 +64,30 @@ impl<F: Family> World<F> {
         self.events.push(self.now + after, Event::Mend(Mending { epoch, what }));
     }
 
-    pub(super) fn carry_out(&mut self, number: usize) {
+    /// The time of a fault has come: it strikes, or lies in wait for its cue.
+    pub(super) fn fault_is_due(&mut self, number: usize) {
+        let cue = self.plan.planned[number].cue;
+        let waiting = self.lurking.iter().filter(|other| self.plan.planned[**other].cue == cue).count();
+        if cue != Cue::Clock && waiting < LURKING_MAX {
+            self.lurking.push(number);
+        } else {
+            self.carry_out(number, None);
+        }
+    }
+
+    /// Something happened at a replica for which faults may be waiting.
+    pub(super) fn cue(&mut self, cue: Cue, node: NodeId) {
+        for _ in 0..STRIKES_MAX {
+            let waits = |number: &usize| self.plan.planned[*number].cue == cue;
+            let Some(place) = self.lurking.iter().position(waits) else { return };
+            let number = self.lurking.remove(place);
+            let at = self.now + self.plan.planned[number].after;
+            self.events.push(at, Event::Strike { number, node });
+        }
+    }
+
+    /// A fault strikes; `cued` is where the cue came from.
+    pub(super) fn carry_out(&mut self, number: usize, cued: Option<NodeId>) {
         if self.epoch > 0 {
             return; // The time for faults is over.
         }
@@ -81,6 +111,7 @@ impl<F: Family> World<F> {
                 self.fault(None, kind, || format!("partition, {}: cut {cuts:?} for {lasts:?}", shape.name()));
                 *self.counts.partitions.entry((shape.name(), self.plan.nodes)).or_default() += 1;
                 cuts.iter().for_each(|(from, to)| self.network.cut(*from, *to));
+                self.cue(Cue::Apart, self.leader().unwrap_or(cuts[0].0));
                 if shape == Shape::Flapping {
                     self.later(lasts / 8, Mend::Flap(cuts, Phase::Cut, 7, lasts / 8));
                 } else {
@@ -125,6 +156,12 @@ impl<F: Family> World<F> {
             | Fault::DiskError { target, .. }
             | Fault::Harm { target, .. } => {
                 let costs_one = matches!(planned.fault, Fault::Harm { .. } | Fault::DiskError { .. });
+                let target = match (target, cued) {
+                    // Mostly it hits whoever gave the cue, and else somebody who has to do with it.
+                    (Target::Leader(_), Some(node)) => Target::Node(node),
+                    (Target::Any(draw), Some(node)) if draw >> 63 == 0 => Target::Node(node),
+                    (target, _) => target,
+                };
                 let target = match (target, self.steward.is_some() && costs_one) {
                     (_, true) if !self.may_be_harmed() => return,
                     // Whoever has the name that was drawn may be gone for long.
@@ -160,11 +197,11 @@ impl<F: Family> World<F> {
                 node.end = super::End { loss, down };
                 node.disk.arm(trap);
             }
-            Fault::CrashAtSend { skip, down, .. } => {
-                self.fault(Some(id), kind, || format!("will end after {skip} packets"));
+            Fault::CrashAtSend { side, packets, skip, loss, down, .. } => {
+                self.fault(Some(id), kind, || format!("will end at a packet: {packets:?} but {skip}"));
                 let node = self.node(id);
                 node.end.down = down;
-                node.sends_left = Some(skip);
+                node.sends_left = Some(Sends { side, packets, skip, loss });
             }
             Fault::Pause { lasts, .. } => {
                 self.fault(Some(id), kind, || format!("stands still for {lasts:?}"));
@@ -211,6 +248,7 @@ impl<F: Family> World<F> {
         let node = self.node(id);
         let Some(what) = node.disk.harm(damage) else { return };
         node.harmed = true;
+        node.lost_sector |= damage != Damage::Rot;
         self.fault(Some(id), kind, || what);
     }
 
@@ -233,20 +271,25 @@ impl<F: Family> World<F> {
             return; // Whoever is lost must be replaced first.
         }
         let most = if self.steward.is_some() { NODES_MAX } else { MACHINES_MAX };
-        let can_grow = self.nodes.len() + 2 < most;
-        let changes = match draw % 6 {
+        let can_grow = self.nodes.len() + 2 < most || self.spare().is_some();
+        let changes = match draw % 8 {
             0 | 1 if !learners.is_empty() => vec![Change::AddVoter(pick(&learners))],
-            0 | 1 if can_grow && voters.len() < voters_max => vec![Change::AddLearner(self.newcomer())],
-            2 if can_grow && voters.len() < voters_max => vec![Change::AddVoter(self.newcomer())],
-            3 if can_grow && voters.len() > 1 => {
-                vec![Change::Remove(pick(&voters)), Change::AddVoter(self.newcomer())]
+            0 | 1 if can_grow && voters.len() < voters_max => vec![Change::AddLearner(self.candidate())],
+            2 if can_grow && voters.len() < voters_max => vec![Change::AddVoter(self.candidate())],
+            3..6 if can_grow && voters.len() > 1 => {
+                vec![Change::Remove(pick(&voters)), Change::AddVoter(self.candidate())]
             }
-            4 if !learners.is_empty() => vec![Change::Remove(pick(&learners))],
+            6 if !learners.is_empty() => vec![Change::Remove(pick(&learners))],
             _ if voters.len() > fewest => vec![Change::Remove(pick(&voters))],
             _ => return,
         };
         self.fault(Some(leader), FaultKind::Members, || format!("is asked for {changes:?}"));
         self.with(leader, |replica, now| replica.reconfigure(now, changes));
+    }
+
+    /// Who may join: a machine that an earlier, declined request called for, or a new one.
+    pub(super) fn candidate(&mut self) -> NodeId {
+        self.spare().unwrap_or_else(|| self.newcomer())
     }
 
     /// A new machine, with an empty disk and a name that was never used.

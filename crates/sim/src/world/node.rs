@@ -1,13 +1,15 @@
 //! One machine of a world: its replica while it runs, its disk, its clock.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
-use synod_core::{NodeId, Role, Time};
+use synod_core::{NodeId, Protocol, Role, Time};
 use synod_replica::Replica;
 
 use super::storage::{Kept, Storage};
 use crate::disk::{Loss, SimDisk};
 use crate::family::Family;
+use crate::faults::{Packets, Side};
 use crate::machine::Audited;
 
 /// A machine.
@@ -24,6 +26,8 @@ pub(crate) struct Node<F: Family> {
     pub(crate) has_run: bool,
     /// Whether its disk was harmed for good: it may stop for that, and never come back.
     pub(crate) harmed: bool,
+    /// Whether a whole sector was: a batch and the mark behind it may be gone together.
+    pub(crate) lost_sector: bool,
     /// Whether its disk was made to fail: it may stop for that.
     pub(crate) failing: bool,
     /// Whether it joined later, and belongs to nothing before the cluster says so.
@@ -32,8 +36,8 @@ pub(crate) struct Node<F: Family> {
     pub(crate) kept: Kept,
     pub(crate) commands: u64,
     pub(crate) reads: u64,
-    /// The process ends when it has sent so many more packets.
-    pub(crate) sends_left: Option<u64>,
+    /// The process ends at one of the packets that it sends.
+    pub(crate) sends_left: Option<Sends>,
     /// What follows if a trap springs.
     pub(crate) end: End,
     pub(crate) slow: Duration,
@@ -43,6 +47,8 @@ pub(crate) struct Node<F: Family> {
     pub(crate) held_down: bool,
     /// The most that its machine has shown, where there is no single order.
     pub(crate) shown: synod_core::Vector,
+    /// The last of what it told others and must never forget.
+    pub(crate) promised: VecDeque<<F::Protocol as Protocol>::Message>,
 }
 
 /// A replica at work.
@@ -57,6 +63,19 @@ pub(crate) struct Running<F: Family> {
     pub(crate) term: u64,
     /// Whether the log should be marked when it has been idle for a while.
     pub(crate) mark_due: bool,
+    /// Whether the log found no room, and is to try again after a while.
+    pub(crate) waits_for_room: bool,
+}
+
+/// At which packet a process ends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sends {
+    pub(crate) side: Side,
+    pub(crate) packets: Packets,
+    /// So many of them pass before.
+    pub(crate) skip: u64,
+    /// Whether its machine loses its power, too, and what that loses.
+    pub(crate) loss: Option<Loss>,
 }
 
 /// How a life ends when a trap springs.

@@ -136,7 +136,8 @@ impl<F: Family> World<F> {
     /// Leases may have ended, by the leader's clock.
     pub(super) fn leases(&mut self, id: NodeId, life: u64) {
         if let Some(until) = self.paused(id) {
-            return self.events.push(until, Event::Leases { node: id, life });
+            let turn = super::turn_after_pause(until, super::Waits::Timer);
+            return self.events.push(turn, Event::Leases { node: id, life });
         }
         let now = self.now;
         let node = &mut self.nodes[id.0 as usize - 1];

@@ -121,8 +121,7 @@ impl<F: Family> World<F> {
             && let Some(running) = &self.node(leader).running
             && !running.replica.status().members.is_joint()
         {
-            // A newcomer that an earlier, declined request called for is still there, and waits.
-            let newcomer = self.spare().unwrap_or_else(|| self.newcomer());
+            let newcomer = self.candidate();
             let changes = vec![Change::Remove(lost), Change::AddVoter(newcomer)];
             self.recorder.note(now, Some(leader), || {
                 What::Note(format!("the steward replaces {lost:?} by {newcomer:?}"))
@@ -146,7 +145,7 @@ impl<F: Family> World<F> {
     }
 
     /// A machine that never belonged to the cluster.
-    fn spare(&self) -> Option<NodeId> {
+    pub(super) fn spare(&self) -> Option<NodeId> {
         let known = |id: NodeId| self.ledger.has_known(id);
         self.nodes
             .iter()

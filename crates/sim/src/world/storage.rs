@@ -67,6 +67,10 @@ pub(crate) struct Storage<P: Protocol> {
 pub(crate) struct Kept {
     pub(crate) snapshot: Index,
     pub(crate) records: usize,
+    /// So many of them are in the last batch, behind which nothing proves yet that it was ever whole.
+    pub(crate) last: usize,
+    /// Whether the log has marked it as durable.
+    pub(crate) marked: bool,
 }
 
 /// What a disk held.
@@ -97,6 +101,7 @@ impl<P: Protocol> Storage<P> {
         let kept = Kept {
             snapshot: snapshot.as_ref().map_or(Index::ZERO, |snapshot: &SnapshotRef| snapshot.at),
             records: records.len(),
+            ..Kept::default()
         };
         let storage = Storage {
             log,
@@ -143,7 +148,8 @@ impl<P: Protocol> Storage<P> {
         self.log_busy = false;
         if let Some(upto) = self.syncing.take() {
             self.log.sync_written()?;
-            self.kept.records += std::mem::take(&mut self.records_syncing);
+            (self.kept.last, self.kept.marked) = (std::mem::take(&mut self.records_syncing), false);
+            self.kept.records += self.kept.last;
             notices.push(Notice::Durable(upto));
             return Ok(());
         }
@@ -157,7 +163,7 @@ impl<P: Protocol> Storage<P> {
                     let _ = superseded.remove();
                 }
             }
-            self.kept = Kept { snapshot: snapshot.at, records: records.len() };
+            self.kept = Kept { snapshot: snapshot.at, records: records.len(), ..Kept::default() };
             notices.push(Notice::Durable(*upto));
             self.log_jobs.pop_front();
         }
@@ -178,6 +184,10 @@ impl<P: Protocol> Storage<P> {
     pub(crate) fn mark(&mut self) -> Result<(), LogError> {
         match self.log.mark() {
             Err(LogError::NoSpace { .. }) => Ok(()),
+            Ok(()) => {
+                self.kept.marked = true;
+                Ok(())
+            }
             other => other,
         }
     }

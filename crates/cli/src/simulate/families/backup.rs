@@ -34,11 +34,13 @@ impl Family for BackupFamily {
     }
 
     fn options(rng: &mut Rng) -> Options {
-        let election = Duration::from_millis([150, 300, 500, 1000, 1000, 2000][rng.below(6) as usize]);
+        let election = Duration::from_millis([150, 150, 300, 300, 500, 1000, 2000][rng.below(7) as usize]);
         let heartbeat = election / [3, 5, 10, 10][rng.below(4) as usize];
         let mut options = Options::timed(heartbeat, election);
+        // The narrower, the more often two would lead at once.
+        options.election_jitter = election / [1, 1, 2, 4][rng.below(4) as usize];
         options.backup_timeout = heartbeat * rng.between(2, 12) as u32;
-        options.lease_reads = rng.chance(0.3);
+        options.lease_reads = rng.chance(0.5);
         if rng.chance(0.4) {
             options.replication = Replication::Async;
         }
@@ -46,10 +48,13 @@ impl Family for BackupFamily {
             options.after_loss = AfterLoss::Serve;
         }
         if rng.chance(0.3) {
-            // Little of everything: windows, memory and messages at their limits.
+            // Little of everything: windows and messages at their limits.
             options.replicate_bytes_max = rng.between(1, 2_000) as usize;
             options.inflight_max = rng.between(1, 4) as usize;
-            options.log_bytes_max = rng.between(100, 20_000) as usize;
+        }
+        if rng.chance(0.6) {
+            // Whoever was away for a moment needs a snapshot.
+            options.log_bytes_max = 100 << rng.below(8);
             options.backlog_bytes_max = options.log_bytes_max * rng.between(2, 10) as usize;
         }
         options

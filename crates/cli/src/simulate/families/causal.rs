@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use synod_check::verdict::Level;
 use synod_core::Rng;
-use synod_protocols::causal::{Causal, Options};
+use synod_protocols::causal::{Causal, Mutant, Options};
 use synod_sim::family::{Family, Reads, Sessions};
 use synod_sim::script::Order;
 
@@ -44,6 +44,10 @@ impl Family for CausalFamily {
 
     fn set(options: &mut Options, name: &str, value: &str) -> bool {
         options.set(name, value)
+    }
+
+    fn mutants() -> Vec<(&'static str, &'static str)> {
+        Mutant::ALL.iter().map(|mutant| (mutant.name(), mutant.story().trim())).collect()
     }
 
     /// Nobody is elected: this is how long what was lost may take to be said again.

@@ -24,10 +24,13 @@ impl Family for PaxosFamily {
         options.backoff_min = options.retry / rng.between(2, 40) as u32;
         options.inflight_max = rng.between(1, 8) as usize;
         if rng.chance(0.3) {
-            // Little of everything: memory and messages at their limits.
+            // Little of everything: messages at their limits.
             options.batch_bytes_max = rng.between(1, 500) as usize;
             options.learn_bytes_max = rng.between(1, 2_000) as usize;
-            options.log_bytes_max = rng.between(100, 20_000) as usize;
+        }
+        if rng.chance(0.6) {
+            // Whoever was away for a moment needs a snapshot.
+            options.log_bytes_max = 100 << rng.below(8);
             options.backlog_bytes_max = options.log_bytes_max * rng.between(2, 10) as usize;
         }
         options

@@ -6,8 +6,8 @@ use std::time::Duration;
 use synod_check::verdict::Level;
 use synod_core::{Index, NodeId, Rng, Role};
 use synod_protocols::pbft::{
-    Certificate, Digest, Keys, Message, NewView, Options, Pbft, Point, Proposal, Request, Sealed, Signature,
-    Subject, View, ViewChange, digest,
+    Certificate, Digest, Keys, Message, Mutant, NewView, Options, Pbft, Point, Proposal, Request, Sealed,
+    Signature, Subject, View, ViewChange, digest,
 };
 use synod_sim::byzantine::{Heard, Lie};
 use synod_sim::family::Family;
@@ -52,13 +52,17 @@ impl Family for PbftFamily {
         if rng.chance(0.4) {
             // Little of everything: memory and messages at their limits.
             options.proposal_bytes_max = rng.between(1, 2_000) as usize;
-            options.log_bytes_max = rng.between(100, 20_000) as usize;
+            options.log_bytes_max = 100 << rng.below(8);
         }
         options
     }
 
     fn set(options: &mut Options, name: &str, value: &str) -> bool {
         options.set(name, value)
+    }
+
+    fn mutants() -> Vec<(&'static str, &'static str)> {
+        Mutant::ALL.iter().map(|mutant| (mutant.name(), mutant.story().trim())).collect()
     }
 
     fn election_timeout(options: &Options) -> Duration {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use synod_check::verdict::Level;
 use synod_core::{Rng, Role};
-use synod_protocols::raft::{Body, Mutant, Options, Raft};
+use synod_protocols::raft::{Body, Message, Mutant, Options, Purpose, Raft};
 use synod_sim::family::{Clocks, Disruption, Family, LogEntry};
 use synod_sim::machine::mix;
 use synod_sim::script::Order;
@@ -17,19 +17,58 @@ impl Family for RaftFamily {
     const NAME: &'static str = "raft";
     const ORDER: Order = Order::Total;
     const LEVEL: Level = Level::Linearizable;
+    const ELECTS_BY_LOG: bool = true;
+
+    /// "Persistent state on all servers, updated on stable storage before responding to RPCs" (figure 2).
+    fn promises(message: &Message) -> bool {
+        match message {
+            Message::Vote { granted, purpose, .. } => *granted && *purpose != Purpose::Probe,
+            Message::Appended { .. } => true,
+            _ => false,
+        }
+    }
+
+    fn forgot(promised: &Message, protocol: &Raft) -> Option<String> {
+        let (_, now) = protocol.standing();
+        match promised {
+            Message::Vote { term, .. } if now < *term => {
+                Some(format!("it voted in term {}, and is back in term {}", term.0, now.0))
+            }
+            Message::Appended { term, .. } if now < *term => {
+                Some(format!("it followed in term {}, and is back in term {}", term.0, now.0))
+            }
+            // In a later term its log may rightly be a shorter one.
+            Message::Appended { term, matched } if now == *term => {
+                let (last, _) = protocol.entries().last()?;
+                let what = || {
+                    format!(
+                        "it held everything up to {matched:?} of term {}, and is back with {last:?}",
+                        term.0
+                    )
+                };
+                (last < *matched).then(what)
+            }
+            _ => None,
+        }
+    }
 
     fn options(rng: &mut Rng) -> Options {
-        let election = Duration::from_millis([150, 300, 500, 1000, 1000, 2000][rng.below(6) as usize]);
+        let election = Duration::from_millis([150, 150, 300, 300, 500, 1000, 2000][rng.below(7) as usize]);
         let heartbeat = election / [3, 5, 10, 10][rng.below(4) as usize];
         let mut options = Options::timed(heartbeat, election);
+        // The narrower, the more often two campaign in one term.
+        options.election_jitter = election / [1, 1, 2, 4][rng.below(4) as usize];
         options.pre_vote = rng.chance(0.75);
-        options.check_quorum = rng.chance(0.75);
-        options.lease_reads = options.check_quorum && rng.chance(0.3);
+        options.check_quorum = rng.chance(0.6);
+        options.lease_reads = options.check_quorum && rng.chance(0.5);
         if rng.chance(0.3) {
-            // Little of everything: windows, memory and messages at their limits.
+            // Little of everything: windows and messages at their limits.
             options.append_bytes_max = rng.between(1, 2_000) as usize;
             options.inflight_max = rng.between(1, 4) as usize;
-            options.log_bytes_max = rng.between(100, 20_000) as usize;
+        }
+        if rng.chance(0.6) {
+            // Whoever was away for a moment needs a snapshot.
+            options.log_bytes_max = 100 << rng.below(8);
             options.backlog_bytes_max = options.log_bytes_max * rng.between(2, 10) as usize;
         }
         options
