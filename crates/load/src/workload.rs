@@ -1,5 +1,8 @@
 //! Requests: which method, which keys, which values.
 
+use std::collections::VecDeque;
+use std::hash::{BuildHasher, RandomState};
+
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 use synod_api::Method;
@@ -26,8 +29,10 @@ pub struct Workload {
     choice: Picker,
     rng: Rng,
     next: u64,
-    /// Leases go in pairs: the one to be revoked.
-    granted: Option<i64>,
+    /// Leases go in pairs: those that are still to be revoked.
+    granted: VecDeque<i64>,
+    /// What tells this run's leases from those that another left behind.
+    salt: u64,
 }
 
 #[derive(Clone)]
@@ -36,6 +41,9 @@ enum Picker {
     Sequential,
     Zipf(Zipf),
 }
+
+/// A lease is revoked when so many were granted after it: more than are under way at a time, so its own grant has been answered.
+const GRANTED_MAX: usize = 256;
 
 /// Draws ranks by Hörmann and Derflinger's rejection-inversion (1996): no table, whatever the number of keys.
 #[derive(Clone)]
@@ -101,7 +109,8 @@ impl Workload {
             rng,
             // Lanes begin apart, so that they do not all write the same key.
             next: lane.wrapping_mul(plan.keys / plan.connections.max(1) as u64),
-            granted: None,
+            granted: VecDeque::new(),
+            salt: RandomState::new().hash_one(lane),
         }
     }
 
@@ -129,14 +138,15 @@ impl Workload {
                 framed(Method::Range, &range)
             }
             Kind::Txn => self.txn(),
-            Kind::Lease => match self.granted.take() {
-                Some(id) => framed(Method::LeaseRevoke, &pb::LeaseRevokeRequest { id }),
-                None => {
-                    let id = (self.rng.next_u64() >> 2) as i64 | 1;
-                    self.granted = Some(id);
-                    framed(Method::LeaseGrant, &pb::LeaseGrantRequest { ttl: 60, id })
-                }
-            },
+            Kind::Lease if self.granted.len() >= GRANTED_MAX => {
+                let id = self.granted.pop_front().unwrap_or_default();
+                framed(Method::LeaseRevoke, &pb::LeaseRevokeRequest { id })
+            }
+            Kind::Lease => {
+                let id = ((self.rng.next_u64() ^ self.salt) >> 2) as i64 | 1;
+                self.granted.push_back(id);
+                framed(Method::LeaseGrant, &pb::LeaseGrantRequest { ttl: 60, id })
+            }
         }
     }
 
@@ -287,6 +297,24 @@ mod tests {
             let seen = f64::from(counts[rank as usize - 1]);
             assert!((seen - expected).abs() < 5.0 * expected.sqrt(), "rank {rank}: {seen}, not {expected}");
         }
+    }
+
+    /// A lease is revoked long after it was granted, and once; no two runs grant the same.
+    #[test]
+    fn leases_are_revoked_late() {
+        let plan = Plan { kind: Kind::Lease, ..Plan::default() };
+        let grants = || {
+            let mut workload = Workload::new(&plan, 0);
+            let asks: Vec<Ask> = (0..GRANTED_MAX + 3).map(|_| workload.ask()).collect();
+            let (early, late) = asks.split_at(GRANTED_MAX);
+            assert!(early.iter().all(|ask| ask.method == Method::LeaseGrant));
+            let methods: Vec<Method> = late.iter().map(|ask| ask.method).collect();
+            assert_eq!(methods, [Method::LeaseRevoke, Method::LeaseGrant, Method::LeaseRevoke]);
+            let first = pb::LeaseGrantRequest::decode(&early[0].framed[5..]).unwrap().id;
+            assert_eq!(pb::LeaseRevokeRequest::decode(&late[0].framed[5..]).unwrap().id, first);
+            first
+        };
+        assert_ne!(grants(), grants());
     }
 
     /// Sequential lanes go round all keys and begin apart.
