@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::common::{Client, Cluster, base64};
+use crate::common::{CallError, Client, Cluster, base64};
 
 /// One member, started for one test.
 pub(crate) struct Victim {
@@ -73,7 +73,12 @@ impl Good {
             while served == 0 || !told.load(Ordering::Relaxed) {
                 let begun = Instant::now();
                 let value = served.to_string();
-                client.put("good", &value).expect("a good client's put");
+                while let Err(why) = client.put("good", &value) {
+                    // Whoever is told to slow down does so, and tries again.
+                    let busy = matches!(&why, CallError::Refused(why) if why["code"] == 8);
+                    assert!(busy && begun.elapsed() < SERVED_WITHIN, "a good client's put: {why:?}");
+                    std::thread::yield_now();
+                }
                 let read = client.read("good").expect("a good client's get");
                 assert_eq!(read, Some(base64(&value)), "a good client reads what it wrote");
                 worst = worst.max(begun.elapsed());
