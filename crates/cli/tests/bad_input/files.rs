@@ -22,9 +22,21 @@ fn with_snapshot(end: End) -> Specimen {
     specimen
 }
 
-/// The name of the snapshot on which the log rests; a kill may have left a later one in the making.
+/// The name of the snapshot on which the log rests: its header says which. There may be a later one, whole or in the making, that no
+/// checkpoint names yet.
 fn snapshot_of(specimen: &Specimen) -> String {
-    specimen.files("snapshot-").into_iter().find(|name| !name.ends_with(".tmp")).expect("a snapshot")
+    let log = specimen.content(&specimen.files("log-").remove(0));
+    let at = u64::from_le_bytes(log[56..64].try_into().expect("eight bytes"));
+    let name = format!("snapshot-{at:016x}");
+    assert!(specimen.files("snapshot-").contains(&name), "there is no {name}");
+    name
+}
+
+/// The files that a restart needs.
+fn needed(specimen: &Specimen) -> Vec<String> {
+    let snapshot = snapshot_of(specimen);
+    let files = specimen.files("").into_iter();
+    files.filter(|name| !name.starts_with("snapshot-") || *name == snapshot).collect()
 }
 
 /// Spoils one file and demands one of the two outcomes.
@@ -106,7 +118,7 @@ fn places(name: &str, content: &[u8]) -> Vec<usize> {
 #[test]
 fn truncated() {
     let specimen = with_snapshot(End::Killed);
-    for file in specimen.files("") {
+    for file in needed(&specimen) {
         let content = specimen.content(&file);
         for at in places(&file, &content) {
             let outcome = spoil(&specimen, &file, &format!("cut at {at}"), |path| {
@@ -122,7 +134,7 @@ fn truncated() {
 #[test]
 fn flipped() {
     let specimen = with_snapshot(End::Orderly);
-    for file in specimen.files("") {
+    for file in needed(&specimen) {
         let content = specimen.content(&file);
         for (turn, at) in places(&file, &content).into_iter().enumerate() {
             let mut spoilt = content.clone();
