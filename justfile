@@ -98,7 +98,7 @@ fuzz target seconds="60":
     mkdir -p fuzz/target/grown/{{target}}
     cargo fuzz run -s none {{target}} fuzz/target/grown/{{target}} fuzz/corpus/{{target}} -- -max_total_time={{seconds}} -timeout=10
 
-# Side by side with a real etcd: `just compare /usr/bin/etcd`; everything into docs/compare.md and docs/compare.json.
+# Side by side with a real etcd: `just compare /usr/bin/etcd`; everything into target/compare.md and target/compare.json.
 compare +etcd:
     bench/compare {{etcd}}
 

@@ -80,10 +80,7 @@ impl<R: Wire + Send + 'static, F: Frozen> DiskThreads<R, F> {
         let thread = |role: &str| std::thread::Builder::new().name(format!("{role}-{name}"));
         let threads = vec![
             thread("log").spawn(guarded(panicked.clone(), move || keeper.run()))?,
-            thread("snap").spawn(guarded(panicked, move || {
-                yield_to_others();
-                saver.run();
-            }))?,
+            thread("snap").spawn(guarded(panicked, move || saver.run()))?,
         ];
         Ok(DiskThreads { log: log_queue, snapshots: snapshot_queue, threads })
     }
@@ -123,16 +120,6 @@ impl<R, F> Drop for DiskThreads<R, F> {
     fn drop(&mut self) {
         self.log.close();
         self.snapshots.close();
-    }
-}
-
-/// From now on this thread runs only when no other wants to: writing the state is never urgent, and takes a core for as long as
-/// it lasts.
-pub(crate) fn yield_to_others() {
-    // Linux has a niceness for each thread; elsewhere it is the process's, and must stay.
-    #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::nice(19) {
-        tracing::debug!(%error, "a thread's priority could not be lowered");
     }
 }
 

@@ -23,7 +23,7 @@ const PIECES_MAX: usize = 2;
 /// Answers with an image; the thread ends when the reader has everything, or goes away.
 pub(super) fn stream<F: Frozen>(to_count: F, to_send: F, answer: Answer<Image>) {
     let work = move || {
-        crate::disk::yield_to_others();
+        yield_to_others();
         let mut counter = Counter { bytes: 0 };
         if let Err(error) = to_count.write_to(&mut counter) {
             let _ = answer.send(Err(Failure::Io(error.to_string())));
@@ -43,6 +43,16 @@ pub(super) fn stream<F: Frozen>(to_count: F, to_send: F, answer: Answer<Image>) 
     // Without a thread the answer is dropped, and its asker learns that it will not come.
     if let Err(error) = std::thread::Builder::new().name("image".to_owned()).spawn(work) {
         tracing::error!(%error, "no thread for an image of the state");
+    }
+}
+
+/// From now on this thread runs only when no other wants to: an image is never urgent, and takes a core for as long as it lasts.
+/// (A member's own snapshots are: until one is saved the log grows.)
+fn yield_to_others() {
+    // Linux has a niceness for each thread; elsewhere it is the process's, and must stay.
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::nice(19) {
+        tracing::debug!(%error, "a thread's priority could not be lowered");
     }
 }
 
