@@ -108,4 +108,4 @@ e2e-etcd:
 
 # What each protocol gives and costs, and how that grows with the members (docs/family.md).
 family:
-    cargo run --release -- bench family --markdown docs/family.md
+    cargo run --release -- bench family --markdown target/family.md
