@@ -18,7 +18,7 @@ use super::compare::machine;
 use crate::simulate::messages::one_at_a_time;
 
 /// With how many members, where the protocol can be founded with so many.
-const SIZES: [usize; 7] = [3, 4, 5, 7, 9, 10, 13];
+const SIZES: [usize; 6] = [3, 4, 5, 7, 9, 10];
 
 #[derive(Args)]
 pub(super) struct Options {
@@ -89,7 +89,7 @@ fn is_size(kin: &Kin, members: usize) -> bool {
     if possible(3) {
         members % 2 == 1 && members < 10 && possible(members)
     } else {
-        possible(members) && members < 13
+        possible(members) && members % 3 == 1
     }
 }
 

@@ -58,11 +58,8 @@ impl<B: Backend> Service<B> {
         // A client that will ask nothing more still gets its events, until it goes.
         let mut asking = true;
         loop {
-            let (taken, more) = self.take(stream);
-            let mut payloads = Vec::with_capacity(taken.len());
-            for output in taken {
-                self.say(output, &mut |payload| payloads.push(payload));
-            }
+            let mut payloads = Vec::new();
+            let more = self.carry(stream, |payload| payloads.push(payload));
             for payload in payloads {
                 outbox.send(payload).await;
             }
