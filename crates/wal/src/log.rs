@@ -270,7 +270,7 @@ impl Log {
     /// confirming them for a torn write.
     ///
     /// # Errors
-    /// Ends the log.
+    /// [`LogError::NoSpace`]: it is not proven yet, and may be tried again. Anything else ends the log.
     pub fn mark(&mut self) -> Result<(), LogError> {
         self.check()?;
         let Some(active) = self.active.as_mut() else { return Ok(()) };
@@ -281,7 +281,10 @@ impl Log {
         let mut mark = BytesMut::zeroed(BATCH_HEADER_BYTES);
         seal_batch(&mut mark, Kind::Mark, self.next, 0, active.salt, at);
         if at + mark.len() as u64 >= active.header.capacity {
-            return Ok(()); // The next segment's header will prove the same.
+            // A new segment's header proves the same.
+            self.start_segment(0)?;
+            self.written = Written::Marked;
+            return Ok(());
         }
         let number = active.header.number;
         let result = active.file.write_at(at, &mark).and_then(|()| active.file.sync_data());

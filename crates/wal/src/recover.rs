@@ -12,7 +12,7 @@
 //!    record: padding, or a batch that was torn before the log was opened the last time.
 //! 3. **Nothing valid lies behind it, and something is missing as a cut-off write leaves it** (zeros: see
 //!    `could_be_torn`): **a torn tail.** The batch was never acknowledged, as a whole, and is dropped as a whole.
-//! 4. **Nothing valid lies behind it, and nothing is missing: damage.** It was whole once.
+//! 4. **Nothing valid lies behind it, and nothing is missing, or something lies there that belongs elsewhere: damage.** It was whole once.
 //!
 //! What remains undecided is the very last batch of the log alone: when it was durable, and then whole sectors
 //! of it turned into the zeros that had been there before (a write that the disk confirmed and never made, a
@@ -33,7 +33,7 @@ use crate::mutants::Mutant;
 use crate::names::{self, Contents};
 use crate::segment::{
     BadHeader, BatchHeader, FORMAT_VERSION, HEADER_BYTES, Header, Identity, Kind, NUMBER_MAX, body,
-    body_is_whole, could_be_torn, find_batch, is_zero, split_body,
+    body_is_whole, could_be_torn, find_batch, find_misplaced, is_zero, split_body,
 };
 use crate::snapshot::SnapshotFile;
 
@@ -375,6 +375,12 @@ impl<'a> Reader<'a> {
         }
         if nothing_left {
             return Ok(());
+        }
+        if let Some((found, belongs)) = find_misplaced(bytes, at..data_end, header.salt()) {
+            let what = format!(
+                "what was written to offset {belongs} of it is at offset {found}: the disk wrote it to the wrong place"
+            );
+            return self.damaged(path, at, None, what);
         }
         if could_be_torn(bytes, at, header.salt()) && !Mutant::TornIsDamage.is_on() {
             let bytes = (data_end - at) as u64;

@@ -27,6 +27,8 @@
 //! The count of sectors (512 bytes, aligned in the file) that are wholly zero by nature, and a last byte that
 //! is never zero, tell a torn write from rot: see `could_be_torn`.
 
+use std::ops::Range;
+
 use synod_core::NodeId;
 
 /// How the files of one member are told from everybody else's.
@@ -202,7 +204,7 @@ impl BatchHeader {
     /// The header at `offset` of a segment, when one is there.
     pub(crate) fn decode(segment: &[u8], offset: usize, salt: u32) -> Option<BatchHeader> {
         let bytes = segment.get(offset..offset.checked_add(BATCH_HEADER_BYTES)?)?;
-        if bytes[36..40] != BATCH_MAGIC || u32_at(bytes, 32) != batch_header_sum(bytes, salt, offset as u64) {
+        if !is_header_of(bytes, salt, offset) {
             return None;
         }
         let kind = match bytes[0] {
@@ -231,6 +233,11 @@ impl BatchHeader {
     pub(crate) fn bytes(&self) -> usize {
         BATCH_HEADER_BYTES + self.body_bytes as usize
     }
+}
+
+/// Whether these are a header's bytes, sealed for a batch at `offset`.
+fn is_header_of(bytes: &[u8], salt: u32, offset: usize) -> bool {
+    bytes[36..40] == BATCH_MAGIC && u32_at(bytes, 32) == batch_header_sum(bytes, salt, offset as u64)
 }
 
 fn batch_header_sum(header: &[u8], salt: u32, offset: u64) -> u32 {
@@ -289,8 +296,8 @@ pub(crate) fn is_zero(bytes: &[u8]) -> bool {
 /// A write into zeros that did not finish leaves zeros behind: either from some byte on (the write was cut
 /// off), or in whole sectors (they were never written). So:
 ///
-/// - With a valid header, something is missing when the batch's last byte is zero and everything after it,
-///   or when more of its sectors are zero than its header counts.
+/// - With a valid header, something is missing when the batch's last byte is zero, or more of its sectors are zero than its header
+///   counts; and nothing is behind it, where nobody was writing.
 /// - Without one, something of the header is missing: a sector that the header touches is zero from the
 ///   header's first byte (or the sector's) to the sector's end, or everything is zero from within the header on.
 pub(crate) fn could_be_torn(segment: &[u8], offset: usize, salt: u32) -> bool {
@@ -298,8 +305,9 @@ pub(crate) fn could_be_torn(segment: &[u8], offset: usize, salt: u32) -> bool {
         let Some(end) = offset.checked_add(header.bytes()).filter(|end| *end <= segment.len()) else {
             return false; // It was written into room that was there.
         };
-        let cut_off = segment[end - 1] == 0 && is_zero(&segment[end..]);
-        return cut_off || zero_sectors(&segment[offset..end], offset as u64) > header.zero_sectors;
+        let missing = segment[end - 1] == 0
+            || zero_sectors(&segment[offset..end], offset as u64) > header.zero_sectors;
+        return missing && is_zero(&segment[end..]);
     }
     let header_end = (offset + BATCH_HEADER_BYTES).min(segment.len());
     if is_zero(&segment[header_end.saturating_sub(1).max(offset)..]) {
@@ -338,6 +346,22 @@ pub(crate) fn find_batch(
         at += 1;
     }
     None
+}
+
+/// The first batch header in `range` that was sealed for another place, a whole number of sectors away: where it is, and where
+/// it belongs. Only a disk that writes to the wrong place leaves such a thing.
+pub(crate) fn find_misplaced(segment: &[u8], range: Range<usize>, salt: u32) -> Option<(usize, usize)> {
+    let magic_at = BATCH_HEADER_BYTES - BATCH_MAGIC.len();
+    let found = segment.get(range.clone())?.windows(BATCH_HEADER_BYTES).enumerate();
+    let alike = found.filter(|(_, bytes)| {
+        bytes[magic_at..] == BATCH_MAGIC && matches!(bytes[..4], [1..=3, 0, 0, 0]) && is_zero(&bytes[28..32])
+    });
+    // What a client wrote may look so; it is not looked at for ever.
+    alike.take(64).find_map(|(at, bytes)| {
+        let at = range.start + at;
+        let places = (at % SECTOR_BYTES..segment.len()).step_by(SECTOR_BYTES);
+        places.filter(|place| *place != at).find(|place| is_header_of(bytes, salt, *place)).map(|place| (at, place))
+    })
 }
 
 /// The records of a batch's body, when it is whole: the sum matches and the lengths fit.

@@ -151,6 +151,26 @@ fn a_mark_tells_lost_sectors_from_torn_ones() {
     assert!(forgotten > 0, "this is the ambiguity that the mark is for");
 }
 
+/// One write that went to the wrong place: a sector is missing, and another, perhaps the mark, is overwritten. Wherever both are in the
+/// last file, no acknowledged record is forgotten without a word.
+#[test]
+fn a_misdirected_write_is_not_taken_for_a_torn_one() {
+    let (disk, acknowledged) = folder(Marked::Yes);
+    let name = log_files(&disk).pop().expect("there is a log");
+    let original = disk.contents(&name).expect("listed");
+    let used = original.iter().rposition(|byte| *byte != 0).expect("not empty") / 512;
+    for sector in 0..=used {
+        for other in (0..=used).filter(|other| *other != sector) {
+            let copy = disk.duplicate();
+            copy.edit(&name, |bytes| {
+                bytes.copy_within(sector * 512..sector * 512 + 512, other * 512);
+                bytes[sector * 512..sector * 512 + 512].fill(0);
+            });
+            judge(&copy, acknowledged, &format!("sector {sector} written at {other}"));
+        }
+    }
+}
+
 /// A whole write that the disk confirmed and lost, with later ones behind it: damage, with the place.
 #[test]
 fn a_lost_write_in_the_middle_is_damage() {

@@ -272,7 +272,7 @@ impl<F: Family> World<F> {
             has_run: false,
             kept: Kept::default(),
             harmed: false,
-            lost_sector: false,
+            sectors_lost: 0,
             failing: false,
             joined: joined == Joined::Later,
             commands: 0,
@@ -386,9 +386,14 @@ impl<F: Family> World<F> {
         let (kept, found_kept) = (node.kept, found.storage.kept());
         if kept.snapshot == found_kept.snapshot && found_kept.records < kept.records {
             let (fewer, confirmed) = (found_kept.records, kept.records);
-            // A sector may hold several small batches, the last ones, and the mark behind them.
-            let last = node.harmed && !kept.marked && confirmed - fewer <= kept.last;
-            if found.torn && (node.lost_sector || last) {
+            // A sector may hold several small batches, the last ones; a bit lies in one.
+            let undecidable = match node.sectors_lost {
+                0 if node.harmed => kept.last,
+                0 => 0,
+                1 => kept.unmarked,
+                _ => confirmed,
+            };
+            if confirmed - fewer <= undecidable {
                 // Damage to the very last batch looks like a write that was under way, and nothing that one disk holds can tell them
                 // apart. Nobody could know that this replica must not go on; the world does, and takes it for lost.
                 return self

@@ -248,7 +248,7 @@ impl<F: Family> World<F> {
         let node = self.node(id);
         let Some(what) = node.disk.harm(damage) else { return };
         node.harmed = true;
-        node.lost_sector |= damage != Damage::Rot;
+        node.sectors_lost += usize::from(damage != Damage::Rot);
         self.fault(Some(id), kind, || what);
     }
 

@@ -26,8 +26,8 @@ pub(crate) struct Node<F: Family> {
     pub(crate) has_run: bool,
     /// Whether its disk was harmed for good: it may stop for that, and never come back.
     pub(crate) harmed: bool,
-    /// Whether a whole sector was: a batch and the mark behind it may be gone together.
-    pub(crate) lost_sector: bool,
+    /// How many whole sectors were: of several, one may have held a batch and the next what proves it.
+    pub(crate) sectors_lost: usize,
     /// Whether its disk was made to fail: it may stop for that.
     pub(crate) failing: bool,
     /// Whether it joined later, and belongs to nothing before the cluster says so.

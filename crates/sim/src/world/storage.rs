@@ -67,10 +67,10 @@ pub(crate) struct Storage<P: Protocol> {
 pub(crate) struct Kept {
     pub(crate) snapshot: Index,
     pub(crate) records: usize,
-    /// So many of them are in the last batch, behind which nothing proves yet that it was ever whole.
+    /// So many of them came after the last mark.
+    pub(crate) unmarked: usize,
+    /// So many of those are in the last batch, behind which nothing proves yet that it was ever whole.
     pub(crate) last: usize,
-    /// Whether the log has marked it as durable.
-    pub(crate) marked: bool,
 }
 
 /// What a disk held.
@@ -148,7 +148,8 @@ impl<P: Protocol> Storage<P> {
         self.log_busy = false;
         if let Some(upto) = self.syncing.take() {
             self.log.sync_written()?;
-            (self.kept.last, self.kept.marked) = (std::mem::take(&mut self.records_syncing), false);
+            self.kept.last = std::mem::take(&mut self.records_syncing);
+            self.kept.unmarked += self.kept.last;
             self.kept.records += self.kept.last;
             notices.push(Notice::Durable(upto));
             return Ok(());
@@ -185,7 +186,7 @@ impl<P: Protocol> Storage<P> {
         match self.log.mark() {
             Err(LogError::NoSpace { .. }) => Ok(()),
             Ok(()) => {
-                self.kept.marked = true;
+                (self.kept.unmarked, self.kept.last) = (0, 0);
                 Ok(())
             }
             other => other,
