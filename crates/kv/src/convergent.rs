@@ -239,6 +239,12 @@ impl Store {
         self.convergent.as_ref().map(|convergent| &convergent.vector)
     }
 
+    /// Below which clock nothing may come any more, as the last delivery said: what comes all the same may win where it should not.
+    #[must_use]
+    pub fn floor(&self) -> u64 {
+        self.convergent.as_ref().map_or(0, |convergent| convergent.floor)
+    }
+
     /// How many marks are kept, of keys and of ranges, to decide against writes that are still to come.
     #[must_use]
     pub fn marks_held(&self) -> usize {

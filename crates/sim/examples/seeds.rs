@@ -1,64 +1,62 @@
-//! Runs seeds from the command line, without the rest of the `synod` command: for work on the simulator itself.
+//! Runs seeds without the rest of the `synod` command, which takes longer to build: for work on protocols and the simulator.
+//!
+//! `seeds PROTOCOL FROM COUNT [FAULTS [SECONDS [KEEP [record]]]]`, where KEEP is `-` or the numbers that a shrunk failure prints.
 
 #[path = "../../cli/src/simulate/families/mod.rs"]
-#[allow(unused_macros, unused_imports, reason = "the table serves whoever includes it")]
 mod families;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
+
+use synod_sim::family::Family;
 use synod_sim::faults::FaultSet;
 use synod_sim::swarm::Wishes;
 use synod_sim::trace::{Filter, Recorder, text};
 
 fn main() {
-    let mut args = std::env::args().skip(1);
-    let from: u64 = args.next().and_then(|word| word.parse().ok()).unwrap_or(0);
-    let count: u64 = args.next().and_then(|word| word.parse().ok()).unwrap_or(100);
-    let faults = FaultSet::parse(&args.next().unwrap_or_else(|| "all".to_owned())).unwrap();
-    let nodes = args.next().and_then(|word| word.parse().ok());
-    let record = args.next().is_some_and(|word| word == "record");
-    match std::env::var("SYNOD_PROTOCOL").as_deref() {
-        Ok("multipaxos") => run::<families::MultiPaxosFamily>(from, count, faults, nodes, record),
-        _ => run::<families::RaftFamily>(from, count, faults, nodes, record),
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let word = |at: usize, otherwise: &str| words.get(at).map_or_else(|| otherwise.to_owned(), Clone::clone);
+    let number = |at: usize, otherwise: &str| word(at, otherwise).parse::<u64>().expect("a number");
+    let (protocol, from, count) = (word(0, "raft"), number(1, "1"), number(2, "100"));
+    let keep = word(5, "-");
+    let keep = keep.split(',').map(|word| word.parse().ok()).collect::<Option<Vec<usize>>>();
+    let wishes = Wishes {
+        faults: FaultSet::parse(&word(3, "all")).expect("the faults exist"),
+        safety: Duration::from_secs(number(4, "40")),
+        keep,
+        ..Wishes::default()
+    };
+    let record = word(6, "") == "record";
+    macro_rules! run {
+        ($($name:ident: $family:ident,)*) => {
+            $(if families::$family::NAME == protocol {
+                return run::<families::$family>(from, count, &wishes, record);
+            })*
+        };
     }
+    families::each_family!(run);
+    panic!("there is no protocol {protocol}");
 }
 
-fn run<F: synod_sim::family::Family>(
-    from: u64,
-    count: u64,
-    faults: FaultSet,
-    nodes: Option<u64>,
-    record: bool,
-) {
-    let wishes = Wishes { faults, nodes, ..Wishes::default() };
-    let (mut simulated, mut failed) = (0.0, 0);
-    let mut by: BTreeMap<String, Vec<u64>> = BTreeMap::new();
-    let (mut decided, mut answered, mut operations, mut events) = (0, 0, 0, 0);
-    let mut recoveries = Vec::new();
+fn run<F: Family>(from: u64, count: u64, wishes: &Wishes, record: bool) {
+    let (mut simulated, mut decided, mut events) = (0.0, 0, 0);
+    let mut broken: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
     std::panic::set_hook(Box::new(|_| {}));
     for seed in from..from + count {
         let recorder = if record { Recorder::recording() } else { Recorder::default() };
-        let outcome = synod_sim::sweep::run::<F>(seed, &wishes, recorder).unwrap();
+        let outcome = synod_sim::sweep::run::<F>(seed, wishes, recorder).expect("the wishes can be met");
         simulated += outcome.simulated.as_secs_f64();
         decided += outcome.decided;
-        answered += outcome.answered;
-        operations += outcome.operations;
         events += outcome.counts.events;
         if record {
             print!("{}", text(&outcome.happenings, &Filter::default()));
         }
-        recoveries.push((format!("{:?}", outcome.recovery), seed));
         if let Some(violation) = outcome.violation {
-            failed += 1;
-            by.entry(violation.property.to_owned()).or_default().push(seed);
-            if failed < 12 {
-                println!("seed {seed}: {violation}");
-            }
+            println!("seed {seed}: {violation}");
+            broken.entry(violation.property).or_default().push(seed);
         }
     }
-    for (property, seeds) in by {
-        println!("{property}: {} {:?}", seeds.len(), &seeds[..seeds.len().min(12)]);
-    }
     println!(
-        "{count} seeds, {failed} failed, {simulated:.0} s simulated, {decided} decided, {answered} of {operations} answered, {events} events"
+        "{count} seeds, {simulated:.0} s simulated, {decided} decided, {events} events; broken: {broken:?}"
     );
 }

@@ -334,6 +334,8 @@ pub struct Audited {
     pub pasts: Vec<Vector>,
     /// What had been applied before the delivery that is being applied.
     past: Vector,
+    /// A command that came although nothing so old could come any more: its clock, and that floor.
+    pub late: Option<(u64, u64)>,
 }
 
 /// Stirs a number into a digest (the finaliser of a 64-bit mixing function).
@@ -430,6 +432,10 @@ impl Machine for Audited {
     }
 
     fn apply_stamped(&mut self, at: Index, stamp: &Stamp, command: &Command, audience: Audience) -> Said {
+        let floor = self.store.floor();
+        if stamp.clock <= floor {
+            self.late = Some((stamp.clock, floor));
+        }
         let reply = self.store.apply_stamped(at, stamp, command, audience);
         self.audit(at, command);
         self.pasts.push(self.past.clone());

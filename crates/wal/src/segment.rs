@@ -305,8 +305,8 @@ pub(crate) fn could_be_torn(segment: &[u8], offset: usize, salt: u32) -> bool {
         let Some(end) = offset.checked_add(header.bytes()).filter(|end| *end <= segment.len()) else {
             return false; // It was written into room that was there.
         };
-        let missing = segment[end - 1] == 0
-            || zero_sectors(&segment[offset..end], offset as u64) > header.zero_sectors;
+        let missing =
+            segment[end - 1] == 0 || zero_sectors(&segment[offset..end], offset as u64) > header.zero_sectors;
         return missing && is_zero(&segment[end..]);
     }
     let header_end = (offset + BATCH_HEADER_BYTES).min(segment.len());
@@ -360,7 +360,10 @@ pub(crate) fn find_misplaced(segment: &[u8], range: Range<usize>, salt: u32) -> 
     alike.take(64).find_map(|(at, bytes)| {
         let at = range.start + at;
         let places = (at % SECTOR_BYTES..segment.len()).step_by(SECTOR_BYTES);
-        places.filter(|place| *place != at).find(|place| is_header_of(bytes, salt, *place)).map(|place| (at, place))
+        places
+            .filter(|place| *place != at)
+            .find(|place| is_header_of(bytes, salt, *place))
+            .map(|place| (at, place))
     })
 }
 

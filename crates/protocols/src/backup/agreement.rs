@@ -383,9 +383,18 @@ impl PrimaryBackup {
     pub(super) fn election_timeout(&mut self, out: &mut Output<Self>) {
         self.leader = None;
         self.wait_for_primary();
-        if self.is_voter() {
+        if self.is_voter() && !self.is_unheard() {
             self.campaign(out);
         }
+    }
+
+    /// Whether it has an attempt that nobody has said a word to. Another, with a higher ballot, would fare no better, and would disturb
+    /// those who can hear one another: it may be this replica that is heard by nobody, or that hears nobody. It goes on asking.
+    fn is_unheard(&self) -> bool {
+        let own = |promises: &BTreeMap<NodeId, Promise>| promises.keys().all(|node| *node == self.id);
+        self.proposal.as_ref().is_some_and(
+            |proposal| matches!(&proposal.stage, Stage::Preparing { promises, .. } if own(promises)),
+        ) && self.view.members.voters.len() > 1
     }
 
     /// How long to wait for a sign of life.

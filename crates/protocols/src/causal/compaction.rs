@@ -158,6 +158,8 @@ impl Causal {
             self.log = super::Log::new(past.clone());
         }
         self.delivered = past.clone();
+        let oldest = self.log.entries().map(|entry| entry.cast.clock).min();
+        self.again = oldest.map(|clock| (self.log.last(), clock.saturating_sub(1)));
         self.compaction = Compaction::new(Some(past));
         self.sent = self.log.last();
         let (base, now) = (self.log.base().at(), self.now);

@@ -89,6 +89,9 @@ pub struct Causal {
     /// A snapshot that was taken over and that the machine is to become, once the record of this number is durable: until then nothing is
     /// delivered and nothing is told, as a crash would take it back.
     adopting: Option<(SnapshotRef, Lsn)>,
+    /// Behind a snapshot that was taken over, what it lacks is delivered once more: up to this position the floor stays below this clock,
+    /// whatever was delivered before.
+    again: Option<(Index, u64)>,
 }
 
 impl Protocol for Causal {

@@ -65,6 +65,8 @@ mutants! {
     IgnoresTokens = "ignores-tokens",
     /// Takes the floor from those who spoke, and does not wait for those who are silent.
     FloorIgnoresTheSilent = "floor-ignores-the-silent",
+    /// Takes the floor as it was before a snapshot was taken over, though what the snapshot lacks is delivered once more.
+    FloorForgetsWhatComesAgain = "floor-forgets-what-comes-again",
 }
 
 impl Causal {

@@ -64,6 +64,7 @@ impl Causal {
             told: Past::default(),
             compaction,
             adopting: None,
+            again: None,
             log,
         }
     }

@@ -27,7 +27,11 @@ impl Causal {
             None if skips_silent => None,
             None => Some(0),
         });
-        others.min().unwrap_or(u64::MAX).min(self.delivered.clock)
+        let again = self
+            .again
+            .filter(|(upto, _)| self.delivered.at() < *upto && !self.has(Mutant::FloorForgetsWhatComesAgain));
+        let again = again.map_or(u64::MAX, |(_, below)| below);
+        others.min().unwrap_or(u64::MAX).min(self.delivered.clock).min(again)
     }
 
     /// Whether a member was removed and nothing of it can come any more.

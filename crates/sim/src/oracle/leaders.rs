@@ -15,7 +15,17 @@ use crate::family::LogEntry;
 pub struct Leaders {
     by_term: BTreeMap<u64, NodeId>,
     /// What the logs said at places that were decided when somebody looked.
-    committed: BTreeMap<Index, (u64, u64)>,
+    committed: BTreeMap<Index, Committed>,
+}
+
+/// A decided entry.
+#[derive(Clone, Copy, Debug)]
+struct Committed {
+    made_in: u64,
+    digest: u64,
+    /// It was decided in this term or before: the oldest term of those who knew of it. An entry may be decided long after the term that
+    /// made it (figure 8), and a leader of a term between may come to lead still later, from votes that were under way.
+    decided_by: u64,
 }
 
 impl Leaders {
@@ -44,14 +54,22 @@ impl Leaders {
         self.by_term.len()
     }
 
-    /// Notes what is decided, from a log whose owner knows everything up to `decided` to be so.
+    /// Notes what is decided, from a log whose owner, in this term, knows everything up to `decided` to be so.
     ///
     /// # Errors
     /// When something else was decided at such a place before.
-    pub fn note_committed(&mut self, node: NodeId, log: &[LogEntry], decided: Index) -> Result<(), Broken> {
+    pub fn note_committed(
+        &mut self,
+        node: NodeId,
+        term: u64,
+        log: &[LogEntry],
+        decided: Index,
+    ) -> Result<(), Broken> {
         for entry in log.iter().rev().skip_while(|entry| entry.at > decided) {
-            let known = *self.committed.entry(entry.at).or_insert((entry.term, entry.digest));
-            if known != (entry.term, entry.digest) {
+            let new = Committed { made_in: entry.term, digest: entry.digest, decided_by: term };
+            let known = self.committed.entry(entry.at).or_insert(new);
+            known.decided_by = known.decided_by.min(term);
+            if (known.made_in, known.digest) != (entry.term, entry.digest) {
                 return Err((
                     "state machine safety",
                     format!("{node:?} holds another decided entry at {:?} than was decided before", entry.at),
@@ -75,18 +93,17 @@ impl Leaders {
     /// When one is missing.
     pub fn complete(&self, node: NodeId, term: u64, log: &[LogEntry]) -> Result<(), Broken> {
         let Some(first) = log.first() else { return Ok(()) };
-        for (at, (made_in, digest)) in self.committed.range(first.at..) {
-            if *made_in >= term {
+        for (at, &Committed { made_in, digest, decided_by }) in self.committed.range(first.at..) {
+            if decided_by >= term {
                 continue;
             }
             let held = log.get((at.0 - first.at.0) as usize);
-            if held.is_none_or(|held| (held.term, held.digest) != (*made_in, *digest)) {
-                return Err((
-                    "leader completeness",
-                    format!(
-                        "{node:?} leads in term {term} without the entry decided at {at:?} in term {made_in}"
-                    ),
-                ));
+            if held.is_none_or(|held| (held.term, held.digest) != (made_in, digest)) {
+                let what = format!(
+                    "{node:?} leads in term {term} without the entry of term {made_in} at {at:?}, decided by term \
+                     {decided_by}"
+                );
+                return Err(("leader completeness", what));
             }
         }
         Ok(())
@@ -150,8 +167,10 @@ mod tests {
         let mut leaders = Leaders::default();
         assert_eq!(leaders.leads(NodeId(1), 2), Ok(()));
         assert!(leaders.leads(NodeId(2), 2).is_err());
-        assert_eq!(leaders.note_committed(NodeId(1), &log(&[1, 1]), Index(2)), Ok(()));
+        assert_eq!(leaders.note_committed(NodeId(1), 2, &log(&[1, 1]), Index(2)), Ok(()));
         assert_eq!(leaders.complete(NodeId(2), 3, &log(&[1, 1, 3])), Ok(()));
         assert!(leaders.complete(NodeId(2), 3, &log(&[1])).is_err());
+        // One of the same term as those who decided, or before, need not have it.
+        assert_eq!(leaders.complete(NodeId(2), 2, &log(&[1])), Ok(()));
     }
 }

@@ -179,6 +179,10 @@ impl<F: Family> World<F> {
         let node = &mut self.nodes[id.0 as usize - 1];
         let Some(running) = &mut node.running else { return };
         let pasts = std::mem::take(&mut running.replica.machine_mut().pasts);
+        if let Some((clock, floor)) = running.replica.machine().late {
+            let what = format!("{id:?} applies what was written at {clock}, though all from {floor} on is settled");
+            return self.broken(("convergence", what));
+        }
         let Some(vector) = running.replica.machine().store.vector() else { return };
         if !vector.dominates(&node.shown) {
             let what = format!("{id:?} goes back from {:?} to {vector:?}", node.shown);
@@ -202,15 +206,15 @@ impl<F: Family> World<F> {
             let Some(running) = &node.running else { continue };
             let mut log = Vec::new();
             F::log(running.replica.protocol(), &mut log);
-            logs.push((node.id, log, running.replica.applied()));
+            logs.push((node.id, running.term, log, running.replica.applied()));
         }
         let mut result = Ok(());
-        for (node, log, applied) in &logs {
-            result = result.and_then(|()| self.leaders.note_committed(*node, log, *applied));
+        for (node, term, log, applied) in &logs {
+            result = result.and_then(|()| self.leaders.note_committed(*node, *term, log, *applied));
         }
-        if let Some((_, own, _)) = logs.iter().find(|(node, ..)| *node == id) {
+        if let Some((_, _, own, _)) = logs.iter().find(|(node, ..)| *node == id) {
             result = result.and_then(|()| self.leaders.complete(id, term, own));
-            for (node, log, _) in &logs {
+            for (node, _, log, _) in &logs {
                 result = result.and_then(|()| crate::oracle::leaders::logs_match((id, own), (*node, log)));
             }
         }
@@ -227,7 +231,8 @@ impl<F: Family> World<F> {
         }
         let mut log = Vec::new();
         F::log(running.replica.protocol(), &mut log);
-        if let Err(broken) = self.leaders.note_committed(id, &log, running.replica.applied()) {
+        let (term, applied) = (running.term, running.replica.applied());
+        if let Err(broken) = self.leaders.note_committed(id, term, &log, applied) {
             self.broken(broken);
         }
     }

@@ -319,10 +319,11 @@ impl<F: Family> World<F> {
     /// done is among them, unless the protocol may take it back: then it is counted.
     fn compare_sets(&mut self, core: &[NodeId]) {
         let mut differ = None;
-        let voters = self.voters();
-        let has_primary = self.primary_members().is_some();
-        let counts = |id: &NodeId| !has_primary || voters.contains(id);
         for tried in 1..=QUIET_TRIES_MAX {
+            // Looked at anew each time: just now there may have been no primary.
+            let voters = self.voters();
+            let has_primary = self.primary_members().is_some();
+            let counts = |id: &NodeId| !has_primary || voters.contains(id);
             let (core, estranged) = self.split(core);
             let machines: Vec<_> = core
                 .iter()
