@@ -12,6 +12,10 @@ use synod_core::{Index, NodeId, Output, SnapshotRef, Time};
 use super::message::{Body, Entry, Message, NUMBER_MAX, Position, Record, View, ViewNumber};
 use super::{Mutant, PrimaryBackup};
 
+/// So many entries of a message are taken although there is no room: a new view decides nothing before all of it is here, so one at a
+/// time would keep everybody waiting for as many rounds.
+const CROWDED_ENTRIES: u64 = 16;
+
 impl PrimaryBackup {
     /// Whether the sender is the primary of the view that this replica knows; then it is alive.
     fn follow(&mut self, from: NodeId, view: ViewNumber, out: &mut Output<Self>) -> bool {
@@ -44,8 +48,8 @@ impl PrimaryBackup {
             return;
         }
         if self.log.bytes() / 2 >= self.options.backlog_bytes_max {
-            // The rest will come again, when there is room: but one more must do, or nothing would ever be decided.
-            let end = decided.max(self.log.last().index.next());
+            // The rest will come again, when there is room: but a few more must do, or nothing would ever be decided.
+            let end = decided.max(Index(self.log.last().index.0 + CROWDED_ENTRIES));
             entries.truncate(usize::try_from(end.0.saturating_sub(previous.index.0)).unwrap_or(usize::MAX));
         }
         let (end, base) = (Index(previous.index.0 + entries.len() as u64), self.log.base());

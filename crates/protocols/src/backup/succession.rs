@@ -34,9 +34,12 @@ impl PrimaryBackup {
         let anybody = self.has(Mutant::PrimaryFromOutside);
         let eligible = promises.iter().filter(|(node, _)| anybody || view.contains(**node));
         let ends = eligible.filter_map(|(node, promise)| Some((*node, promise.last?)));
-        // Whose log goes furthest: so nothing is lost that need not be, and the least must be sent again.
+        // Whose log goes furthest: so nothing is lost that need not be, and the least must be sent again. But all of a synchronous view
+        // hold what it decided, and its primary has just failed to decide anything more: it may reach nobody but whoever asks here.
+        let is_synchronous = view.replication == Replication::Sync;
         let furthest = |(node, Position { index, view: made_in }): &(NodeId, Position)| {
-            (*made_in, *index, view.primary == Some(*node), *node == self.id)
+            let is_old = view.primary == Some(*node);
+            (is_synchronous && !is_old, *made_in, *index, is_old, *node == self.id)
         };
         let (primary, _) = if anybody {
             ends.min_by_key(|(node, _)| (*node != self.id, *node))?
