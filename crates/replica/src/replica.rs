@@ -88,6 +88,8 @@ pub struct Replica<P: Protocol, M: Machine> {
     save_again_at: Option<Time>,
     snapshot_wanted: bool,
     checkpoint_due: bool,
+    /// The log stands on a snapshot that the machine has not become yet: what the machine holds until then belongs to no log.
+    is_behind: bool,
     transfers: Transfers<P::Message>,
     incoming: Incoming<P::Message>,
     /// What snapshot transfers have to say, and to write, with the next flush.
@@ -139,6 +141,7 @@ impl<P: Protocol, M: Machine> Replica<P, M> {
             save_again_at: None,
             snapshot_wanted: false,
             checkpoint_due: false,
+            is_behind: false,
             // The seed differs from incarnation to incarnation, and so do the names of transfers.
             transfers: Transfers::new(config.seed),
             incoming: Incoming::new(),
@@ -479,6 +482,7 @@ impl<P: Protocol, M: Machine> Replica<P, M> {
                     let at = snapshot.at;
                     self.machine.restore(&snapshot).map_err(|source| RestoreFailed { at, source })?;
                     self.applied = at;
+                    self.is_behind = false;
                     if let Some(past) = &mut self.past {
                         past.restart(at, self.machine.freeze(), self.id);
                         self.machine.taken_back();
@@ -488,7 +492,7 @@ impl<P: Protocol, M: Machine> Replica<P, M> {
                     budget = usize::MAX;
                 }
                 // The log has begun anew; the machine follows.
-                Delivery::Adopt(_) => {}
+                Delivery::Adopt(_) => self.is_behind = true,
                 Delivery::Stamped { at, stamp, body } => {
                     self.advance(at);
                     self.machine.stamped(&stamp);
@@ -619,8 +623,9 @@ impl<P: Protocol, M: Machine> Replica<P, M> {
         if !newer {
             self.save_again_at = None;
         }
-        // While a restore waits in the backlog the machine is behind the log: no time for a snapshot.
-        if !newer || self.saving.is_some() || !self.backlog.is_empty() || at == Index::ZERO {
+        // While a restore waits in the backlog, or for the disk, the machine is behind the log: no time for a snapshot.
+        if !newer || self.saving.is_some() || self.is_behind || !self.backlog.is_empty() || at == Index::ZERO
+        {
             return;
         }
         if !std::mem::take(&mut self.snapshot_wanted) && !again && !self.growth.is_due(at) {

@@ -180,7 +180,8 @@ impl<F: Family> World<F> {
         let Some(running) = &mut node.running else { return };
         let pasts = std::mem::take(&mut running.replica.machine_mut().pasts);
         if let Some((clock, floor)) = running.replica.machine().late {
-            let what = format!("{id:?} applies what was written at {clock}, though all from {floor} on is settled");
+            let what =
+                format!("{id:?} applies what was written at {clock}, though all from {floor} on is settled");
             return self.broken(("convergence", what));
         }
         let Some(vector) = running.replica.machine().store.vector() else { return };
