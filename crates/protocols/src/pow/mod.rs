@@ -151,10 +151,14 @@ impl Protocol for Pow {
             Input::Transfer(_) => out.decline(Refusal::Unsupported(NO_LEADER)),
             Input::Durable(upto) => self.durable = upto,
             Input::Freezing(at) => {
-                let depth = self.tree.tip_height().saturating_sub(at.0);
-                self.counts.least_settled =
-                    Some(self.counts.least_settled.map_or(depth, |least| least.min(depth)));
-                self.floor = self.floor.max(at.0);
+                // One that was begun before, and did not get written, is as settled as it was, though a chain of fewer blocks with
+                // more work may have become the best since.
+                if at.0 > self.floor {
+                    let depth = self.tree.tip_height().saturating_sub(at.0);
+                    self.counts.least_settled =
+                        Some(self.counts.least_settled.map_or(depth, |least| least.min(depth)));
+                    self.floor = at.0;
+                }
             }
             Input::Snapshot(snapshot) => self.on_snapshot(snapshot.at),
             Input::Timeout => {
