@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use synod_check::verdict::Level;
-use synod_core::{Index, Protocol, Rng, Role};
+use synod_core::{Index, Members, Protocol, Rng, Role};
 
 use crate::byzantine::Lie;
 use crate::script::Order;
@@ -39,16 +39,21 @@ pub trait Family: Sized + 'static {
     /// with which its owner could be elected, and the simulator need not wait until it is.
     const ELECTS_BY_LOG: bool = false;
 
-    /// Whether this message promises something that its sender must remember whatever happens.
-    fn promises(_message: &<Self::Protocol as Protocol>::Message) -> bool {
-        false
+    /// What this message promises that its sender, as it stands now, must remember whatever happens.
+    fn promise(
+        _message: &<Self::Protocol as Protocol>::Message,
+        _sender: &Self::Protocol,
+    ) -> Option<Promise> {
+        None
     }
 
-    /// What a replica that is back from its disk has forgotten of such a promise, if anything.
-    fn forgot(
-        _promised: &<Self::Protocol as Protocol>::Message,
-        _protocol: &Self::Protocol,
-    ) -> Option<String> {
+    /// What a replica that is back from its disk has forgotten of a promise, if anything.
+    fn forgot(_promised: &Promise, _protocol: &Self::Protocol) -> Option<String> {
+        None
+    }
+
+    /// Up to where a replica's log is on its disk, and the configuration there. For protocols that [elect by log](Family::ELECTS_BY_LOG).
+    fn durable(_protocol: &Self::Protocol) -> Option<(Index, Members)> {
         None
     }
 
@@ -162,6 +167,15 @@ pub enum Finality {
     /// It may be taken back, by a chain with more work (proof of work); then the replica that answered sees to it that it is done
     /// again. What is gone all the same is counted, too.
     Probable,
+}
+
+/// What a replica told others of its disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Promise {
+    /// It has come to this term, and goes back to none before it.
+    pub term: u64,
+    /// While it is in that term, its log holds everything up to this place, where there is an entry of that term.
+    pub holds: Option<(Index, u64)>,
 }
 
 /// One entry of a replica's log, as far as an oracle needs it.

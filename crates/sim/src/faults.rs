@@ -182,6 +182,8 @@ pub enum Cue {
     Members,
     /// The next time that the network falls apart.
     Apart,
+    /// The next time that an operator asks a leader for other members, or to hand over.
+    Asked,
 }
 
 /// One fault of a plan.
@@ -217,13 +219,22 @@ pub enum Packets {
     Rare,
 }
 
+/// When a fault is over that lasts for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// When its time is up.
+    Clock,
+    /// When somebody has taken the lead: whoever led before is back just then, and does not know. If nobody does, when its time is up.
+    Lead,
+}
+
 /// What happens. `target`: whom it hits; `lasts`, `down`: for how long; `draw`: a number that decides what is left open;
 /// `loss`: what a power cut loses; `skip`: how much passes before.
 #[allow(missing_docs, reason = "the fields mean the same in every variant, and are told above")]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Fault {
-    /// The network falls apart for so long.
-    Partition { shape: Shape, lasts: Duration, draw: u64 },
+    /// The network falls apart for so long, or until so long after the next time that somebody takes the lead.
+    Partition { shape: Shape, lasts: Duration, until: Until, draw: u64 },
     /// A link holds everything back for so long.
     Clog { draw: u64, lasts: Duration },
     /// The process ends, and starts again after so long.

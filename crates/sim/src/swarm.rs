@@ -11,7 +11,7 @@ use synod_core::{NodeId, Rng, Time};
 use crate::client::Taste;
 use crate::disk::{Call, Damage, Effect, Loss, Trap};
 use crate::family::{Clocks, Family};
-use crate::faults::{Cue, Fault, FaultKind, FaultSet, Packets, Planned, Side, Target};
+use crate::faults::{Cue, Fault, FaultKind, FaultSet, Packets, Planned, Side, Target, Until};
 use crate::network::{LinkOrder, Rates};
 use crate::partition::Shape;
 use crate::planted;
@@ -188,7 +188,8 @@ pub fn draw<F: Family>(
         Clocks::Bounded(ppm) => rng.below(u64::from(ppm) + 1) as u32,
     };
     let drift_ppm = if faults.has(FaultKind::Drift) { drift_ppm } else { 0 };
-    let snapshot_every = rng.between(3, 60);
+    // One in four has a snapshot behind everything that is decided: in the middle of a change of the members, say.
+    let snapshot_every = [1, 6, 60, 60][rng.below(4) as usize].min(rng.between(3, 60));
     let rates = network(&mut rng.fork(), faults, election);
     let slow = rng.between(1, 20);
     let victims = victims(&mut rng, nodes, F::losses_max(nodes as usize));
@@ -250,7 +251,8 @@ pub fn draw<F: Family>(
 }
 
 fn usual_nodes(rng: &mut Rng, low: u64, high: u64) -> u64 {
-    let sizes = [3, 3, 3, 5, 5, 1, 2, 4, 7];
+    // Of an even number, one more and one less make majorities that need not meet.
+    let sizes = [3, 3, 3, 5, 5, 1, 2, 4, 4, 7];
     sizes[rng.below(sizes.len() as u64) as usize].clamp(low, high)
 }
 
@@ -304,7 +306,18 @@ fn schedule<O>(rng: &mut Rng, plan: &Plan<O>) -> Vec<Planned> {
                 break;
             }
             let lurks = rng.chance(plan.lurking);
-            let cues = [Cue::Lead, Cue::Lead, Cue::Lead, Cue::Snapshot, Cue::Members, Cue::Apart, Cue::Apart];
+            let cues = [
+                Cue::Lead,
+                Cue::Lead,
+                Cue::Lead,
+                Cue::Snapshot,
+                Cue::Members,
+                Cue::Members,
+                Cue::Apart,
+                Cue::Apart,
+                Cue::Asked,
+                Cue::Asked,
+            ];
             let cue = cues[rng.below(cues.len() as u64) as usize];
             // Half of them at once, before anything else comes of it.
             let after = rng.span(Duration::ZERO, plan.election / 10).saturating_sub(plan.election / 20);
@@ -344,7 +357,8 @@ fn fault<O>(kind: FaultKind, rng: &mut Rng, plan: &Plan<O>) -> Option<Fault> {
     match kind {
         FaultKind::Partition => {
             let shape = Shape::ALL[rng.below(Shape::ALL.len() as u64) as usize];
-            Some(Fault::Partition { shape, lasts, draw })
+            let until = if rng.chance(0.3) { Until::Lead } else { Until::Clock };
+            Some(Fault::Partition { shape, lasts, until, draw })
         }
         FaultKind::Clog => Some(Fault::Clog { draw, lasts }),
         FaultKind::Kill => Some(Fault::Kill { target, down }),
@@ -361,7 +375,11 @@ fn fault<O>(kind: FaultKind, rng: &mut Rng, plan: &Plan<O>) -> Option<Fault> {
             let effect = if rng.chance(0.5) { Effect::CutBefore } else { Effect::CutAfter };
             Some(Fault::CrashAtDisk { target, trap: trap(rng, effect), loss, down })
         }
-        FaultKind::Pause => Some(Fault::Pause { target, lasts }),
+        FaultKind::Pause => {
+            // Some are over before anybody misses it: what a lease covers, and what it does not any more.
+            let short = rng.span(election / 20, election);
+            Some(Fault::Pause { target, lasts: if rng.chance(0.4) { short } else { lasts } })
+        }
         FaultKind::Jump => {
             Some(Fault::Jump { target, by: rng.span(election / 10, Duration::from_secs(3600)) })
         }

@@ -108,9 +108,10 @@ impl Raft {
     fn covered(&self, at: Index) -> Option<Covered> {
         let term = self.log.term_at(at).filter(|_| at <= self.commit)?;
         let mut members = self.log.members_at(at).clone();
-        if self.has(Mutant::SnapshotForgetsJoint) {
+        if self.has(Mutant::SnapshotForgetsJoint) && members.is_joint() {
             let (outgoing, learners_next) = Default::default();
-            members = Arc::new(Members { outgoing, learners_next, ..(*members).clone() });
+            let voters = members.outgoing.clone();
+            members = Arc::new(Members { voters, outgoing, learners_next, ..(*members).clone() });
         }
         Some(Covered { last: Position { index: at, term }, members })
     }

@@ -59,7 +59,7 @@ mutants! {
     LeaseSurvivesTransfer = "lease-survives-transfer",
     /// Does not tell a leader of an earlier term that its term is over: pre-vote and check-quorum lock up.
     SilentToOldTerms = "silent-to-old-terms",
-    /// A leader never believes that a peer holds less than it once confirmed.
+    /// A leader takes for there what it has sent, whatever the peer says: one that comes back with less never catches up (etcd 10166).
     NeverLooksBack = "never-looks-back",
     /// A follower commits what it has not compared with the leader's log.
     CommitUnverified = "commit-unverified",
@@ -67,7 +67,7 @@ mutants! {
     VoteIgnoresLog = "vote-ignores-log",
     /// Leaves a joint configuration before it is committed.
     LeavesJointEarly = "leaves-joint-early",
-    /// A snapshot's configuration has lost its outgoing half.
+    /// A snapshot taken within a change keeps the outgoing half of the joint configuration alone (etcd-raft bd3c759).
     SnapshotForgetsJoint = "snapshot-forgets-joint",
     /// Deliveries skip an entry when many are due (etcd-raft 8ecce32).
     DeliverySkips = "delivery-skips",

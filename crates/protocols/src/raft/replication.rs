@@ -296,7 +296,7 @@ impl Raft {
         let stubborn = self.has(Mutant::NeverLooksBack);
         if let Part::Leader(leading) = &mut self.part
             && let Some(peer) = leading.peers.get_mut(&from)
-            && !(stubborn && agreed < peer.matched)
+            && !(stubborn && peer.flow == Flow::Replicate)
         {
             // A peer that lost its disk holds less than it once confirmed, and counts for less.
             peer.matched = peer.matched.min(agreed);
@@ -323,7 +323,10 @@ impl Raft {
             peer.round = peer.round.max(round);
             self.confirm_reads(out);
         }
+        let stubborn = self.has(Mutant::NeverLooksBack);
         let Some(peer) = self.heard_in(from, term, out) else { return };
+        let sent_it_all = stubborn && peer.flow == Flow::Replicate;
+        let received = if sent_it_all { peer.next.previous() } else { received };
         if durable > peer.matched && durable <= last {
             peer.matches(durable, first);
         }

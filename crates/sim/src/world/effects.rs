@@ -330,13 +330,15 @@ impl<F: Family> World<F> {
         if self.plan.liars.contains(&from) {
             return self.send_lies(from, to, packet);
         }
+        let node = self.node(from);
         if let Packet::Protocol(message) = &packet
-            && F::promises(message)
+            && let Some(running) = &node.running
+            && let Some(promise) = F::promise(message, running.replica.protocol())
+            && node.promised.back() != Some(&promise)
         {
-            let promised = &mut self.node(from).promised;
-            promised.push_back(message.clone());
-            if promised.len() > PROMISES_MAX {
-                promised.pop_front();
+            node.promised.push_back(promise);
+            if node.promised.len() > PROMISES_MAX {
+                node.promised.pop_front();
             }
         }
         self.post(from, to, packet);

@@ -4,9 +4,16 @@
 //! terms" (Raft, figure 3). To wait until somebody leads without it takes luck: figure 8 needs three more elections after the mistake. But who
 //! *could* be elected can be told at once, from the logs: any replica whose log is at least as new as those of a majority of its own
 //! configuration. So right after elections and changes of the members, whenever the leader has decided something, no replica that lacks
-//! it may find a majority behind itself. Replicas that are down vote for nobody here, so the look misses things; it never sees what is not there.
+//! it may find a majority behind itself.
+//!
+//! The power may fail at any moment, so a replica votes here by what of its log is durable; and whoever is down campaigns and votes with what
+//! was durable at its end. On a disk there may be more: old entries that a log in memory has overwritten. They only make a voter more
+//! particular, and no majority that can elect is without a voter that holds what was rightly decided; so the look misses things, and never sees
+//! what is not there.
 
-use synod_core::{Members, NodeId, Role};
+use std::collections::BTreeSet;
+
+use synod_core::{Index, Members, NodeId, Role};
 
 use super::World;
 use crate::family::{Family, LogEntry};
@@ -15,10 +22,14 @@ use crate::family::{Family, LogEntry};
 pub(super) const LOOKS_MAX: u32 = 6;
 
 /// What a replica could campaign with, and vote by.
-struct Standing {
+pub(crate) struct Standing {
     id: NodeId,
     log: Vec<LogEntry>,
+    /// The end of what is durable of the log.
+    durable: Index,
     members: Members,
+    /// Whether it has come to nothing yet: to it, every log is new enough.
+    is_new: bool,
 }
 
 impl Standing {
@@ -27,12 +38,27 @@ impl Standing {
         self.log.last().map(|entry| (entry.term, entry.at.0))
     }
 
+    /// Term and place of the last entry that a power cut would leave it.
+    fn last_durable(&self) -> Option<(u64, u64)> {
+        let durable = self.log.iter().rev().find(|entry| entry.at <= self.durable);
+        durable.map(|entry| (entry.term, entry.at.0))
+    }
+
     fn lacks(&self, decided: &LogEntry) -> bool {
         // What lies before its first entry is in its snapshot.
         self.log.first().is_some_and(|first| {
             let place = decided.at.0.checked_sub(first.at.0);
             place.is_some_and(|place| self.log.get(place as usize) != Some(decided))
         })
+    }
+
+    /// Those of `voters` who would vote for it, if they are more than half.
+    fn majority(&self, voters: &BTreeSet<NodeId>, standings: &[&Standing]) -> Option<usize> {
+        let votes = standings.iter().filter(|voter| {
+            let known = voter.id == self.id || voter.is_new || voter.last_durable().is_some();
+            voters.contains(&voter.id) && known && voter.last_durable() <= self.last()
+        });
+        Some(votes.count()).filter(|votes| votes * 2 > voters.len())
     }
 }
 
@@ -46,31 +72,47 @@ impl<F: Family> World<F> {
             return;
         }
         self.looked = (decided, left - 1);
-        let mut standings = Vec::new();
-        for node in self.nodes.iter().filter(|node| !node.harmed && !self.plan.liars.contains(&node.id)) {
-            let Some(running) = &node.running else { continue };
-            let mut log = Vec::new();
-            F::log(running.replica.protocol(), &mut log);
-            let members = running.replica.status().members;
-            standings.push(Standing { id: node.id, log, members });
-        }
+        let sound = self.nodes.iter().filter(|node| !node.harmed && !self.plan.liars.contains(&node.id));
+        let up: Vec<Standing> = sound.clone().filter_map(|node| self.standing(node.id)).collect();
+        let standings: Vec<&Standing> =
+            up.iter().chain(sound.filter_map(|node| node.left.as_ref())).collect();
         let own = standings.iter().find(|standing| standing.id == leader);
         let entry = own.and_then(|own| own.log.iter().rev().find(|entry| entry.at == decided).copied());
         let Some(entry) = entry else { return };
         for one in standings.iter().filter(|one| one.lacks(&entry) && one.members.is_voter(one.id)) {
-            if one.members.is_joint() {
-                continue; // It needs two majorities: left out.
-            }
-            let behind = |voter: &&Standing| one.members.is_voter(voter.id) && voter.last() <= one.last();
-            let votes = standings.iter().filter(|voter| !voter.log.is_empty()).filter(behind).count();
-            let voters = one.members.voters.len();
-            if votes * 2 > voters {
+            let Members { voters, outgoing, .. } = &one.members;
+            let Some(votes) = one.majority(voters, &standings) else { continue };
+            if outgoing.is_empty() || one.majority(outgoing, &standings).is_some() {
                 let what = format!(
-                    "{leader:?} has decided {decided:?} of term {}, and {:?} could be elected without it, by {votes} of {voters} voters",
-                    entry.term, one.id
+                    "{leader:?} has decided {decided:?} of term {}, and {:?} could be elected without it, by {votes} of {} voters",
+                    entry.term,
+                    one.id,
+                    voters.len()
                 );
                 return self.broken(("leader completeness", what));
             }
         }
+    }
+
+    /// What a running replica could campaign with, and vote by.
+    fn standing(&self, id: NodeId) -> Option<Standing> {
+        let running = self.nodes[id.0 as usize - 1].running.as_ref()?;
+        let protocol = running.replica.protocol();
+        let mut log = Vec::new();
+        F::log(protocol, &mut log);
+        let members = running.replica.status().members;
+        let durable = F::durable(protocol).map_or(Index::ZERO, |(durable, _)| durable);
+        let is_new = log.is_empty() && running.replica.applied() == Index::ZERO;
+        Some(Standing { id, log, durable, members, is_new })
+    }
+
+    /// A replica is about to be gone: what is left of it is what is durable.
+    pub(super) fn leave_standing(&mut self, id: NodeId) {
+        let Some(running) = &self.nodes[id.0 as usize - 1].running else { return };
+        let durable = F::durable(running.replica.protocol());
+        self.node(id).left = self.standing(id).zip(durable).map(|(mut standing, (durable, members))| {
+            standing.log.retain(|entry| entry.at <= durable);
+            Standing { members, ..standing }
+        });
     }
 }

@@ -156,6 +156,8 @@ pub struct World<F: Family> {
     steward: Option<Steward>,
     /// Faults of the plan that wait for their cue.
     lurking: Vec<usize>,
+    /// Partitions that are over so long after somebody takes the lead: by their fault, and what they cut.
+    fallen_apart: Vec<(usize, Duration, nemesis::Links)>,
     /// How many packets of each kind were sent.
     kinds_sent: effects::Kinds,
 }
@@ -225,6 +227,7 @@ impl<F: Family> World<F> {
             probed: Vec::new(),
             steward: None,
             lurking: Vec::new(),
+            fallen_apart: Vec::new(),
             kinds_sent: effects::Kinds::default(),
             plan,
         };
@@ -283,6 +286,7 @@ impl<F: Family> World<F> {
             slow_until: Time::ZERO,
             stuck_until: Time::ZERO,
             held_down: false,
+            left: None,
             shown: Vector::default(),
             promised: VecDeque::new(),
         });
@@ -426,6 +430,7 @@ impl<F: Family> World<F> {
             return self.broken(("durability", format!("{id:?} has forgotten what it told others: {what}")));
         }
         let (role, term) = F::standing(replica.protocol());
+        node.left = None;
         node.running = Some(Running {
             replica,
             storage: found.storage,
@@ -509,6 +514,7 @@ impl<F: Family> World<F> {
     fn crash(&mut self, id: NodeId, loss: Option<Loss>, down: Duration) {
         let now = self.now;
         self.examine_committed(id);
+        self.leave_standing(id);
         let node = self.node(id);
         let was_up = node.running.take().is_some();
         node.life += 1;

@@ -8,7 +8,7 @@ use super::node::Sends;
 use super::{Event, Health, Joined, Loss, World};
 use crate::disk::Damage;
 use crate::family::Family;
-use crate::faults::{Cue, Fault, FaultKind, Target};
+use crate::faults::{Cue, Fault, FaultKind, Target, Until};
 use crate::network::NODES_MAX;
 use crate::partition::Shape;
 use crate::trace::What;
@@ -19,10 +19,15 @@ pub(super) struct Mending {
     what: Mend,
 }
 
+/// From whom to whom.
+pub(super) type Links = Vec<(NodeId, NodeId)>;
+
 enum Mend {
-    Links(Vec<(NodeId, NodeId)>),
+    Links(Links),
+    /// What this fault cut, if nobody has taken the lead since.
+    Apart(usize),
     /// Cut now if it was mended, and the other way round, so many times more.
-    Flap(Vec<(NodeId, NodeId)>, Phase, u32, Duration),
+    Flap(Links, Phase, u32, Duration),
     Room(NodeId),
 }
 
@@ -77,6 +82,11 @@ impl<F: Family> World<F> {
 
     /// Something happened at a replica for which faults may be waiting.
     pub(super) fn cue(&mut self, cue: Cue, node: NodeId) {
+        if cue == Cue::Lead {
+            for (_, after, cuts) in std::mem::take(&mut self.fallen_apart) {
+                self.later(after, Mend::Links(cuts));
+            }
+        }
         for _ in 0..STRIKES_MAX {
             let waits = |number: &usize| self.plan.planned[*number].cue == cue;
             let Some(place) = self.lurking.iter().position(waits) else { return };
@@ -102,7 +112,7 @@ impl<F: Family> World<F> {
         };
         let count = ids.len() as u64;
         match planned.fault {
-            Fault::Partition { shape, lasts, draw } => {
+            Fault::Partition { shape, lasts, until, draw } => {
                 let mut rng = synod_core::Rng::new(draw);
                 let cuts = shape.cuts(&ids, self.leader(), &mut rng);
                 if cuts.is_empty() {
@@ -112,10 +122,15 @@ impl<F: Family> World<F> {
                 *self.counts.partitions.entry((shape.name(), self.plan.nodes)).or_default() += 1;
                 cuts.iter().for_each(|(from, to)| self.network.cut(*from, *to));
                 self.cue(Cue::Apart, self.leader().unwrap_or(cuts[0].0));
-                if shape == Shape::Flapping {
-                    self.later(lasts / 8, Mend::Flap(cuts, Phase::Cut, 7, lasts / 8));
-                } else {
-                    self.later(lasts, Mend::Links(cuts));
+                match until {
+                    _ if shape == Shape::Flapping => {
+                        self.later(lasts / 8, Mend::Flap(cuts, Phase::Cut, 7, lasts / 8));
+                    }
+                    Until::Lead => {
+                        self.fallen_apart.push((number, lasts / 8, cuts));
+                        self.later(lasts, Mend::Apart(number));
+                    }
+                    Until::Clock => self.later(lasts, Mend::Links(cuts)),
                 }
             }
             Fault::Clog { draw, lasts } if count > 1 => {
@@ -133,7 +148,16 @@ impl<F: Family> World<F> {
                     }
                 }
             }
-            Fault::Members { draw } => self.change_members(draw),
+            Fault::Members { draw } => {
+                self.change_members(draw);
+                if planned.cue != Cue::Lead && draw >> 63 == 0 {
+                    // Every other operator asks the next leader at once, whatever became of it, and for something else.
+                    let planned = &mut self.plan.planned[number];
+                    planned.cue = Cue::Lead;
+                    planned.fault = Fault::Members { draw: crate::machine::mix(1, draw) };
+                    self.lurking.push(number);
+                }
+            }
             Fault::Transfer { draw } => {
                 let Some(leader) = self.leader().filter(|leader| self.paused(*leader).is_none()) else {
                     return;
@@ -142,6 +166,7 @@ impl<F: Family> World<F> {
                 if to != leader {
                     self.fault(Some(leader), kind, || format!("is asked to hand over to {to:?}"));
                     self.with(leader, |replica, now| replica.transfer_leadership(now, to));
+                    self.cue(Cue::Asked, leader);
                 }
             }
             Fault::Kill { target, .. }
@@ -285,6 +310,7 @@ impl<F: Family> World<F> {
         };
         self.fault(Some(leader), FaultKind::Members, || format!("is asked for {changes:?}"));
         self.with(leader, |replica, now| replica.reconfigure(now, changes));
+        self.cue(Cue::Asked, leader);
     }
 
     /// Who may join: a machine that an earlier, declined request called for, or a new one.
@@ -308,6 +334,12 @@ impl<F: Family> World<F> {
             Mend::Links(links) => {
                 links.iter().for_each(|(from, to)| self.network.mend(*from, *to));
                 self.recorder.note(self.now, None, || What::Fault(format!("mended {links:?}")));
+            }
+            Mend::Apart(number) => {
+                if let Some(place) = self.fallen_apart.iter().position(|(other, ..)| *other == number) {
+                    let (_, _, cuts) = self.fallen_apart.remove(place);
+                    self.later(Duration::ZERO, Mend::Links(cuts));
+                }
             }
             Mend::Flap(links, phase, left, every) => {
                 let next = match phase {
@@ -338,6 +370,7 @@ impl<F: Family> World<F> {
     pub(super) fn mend_everything(&mut self) {
         self.epoch += 1;
         self.network.mend_all();
+        self.fallen_apart.clear();
         let now = self.now;
         for node in &mut self.nodes {
             node.disk.disarm();

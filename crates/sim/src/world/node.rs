@@ -3,12 +3,13 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use synod_core::{NodeId, Protocol, Role, Time};
+use synod_core::{NodeId, Role, Time};
 use synod_replica::Replica;
 
+use super::foresight::Standing;
 use super::storage::{Kept, Storage};
 use crate::disk::{Loss, SimDisk};
-use crate::family::Family;
+use crate::family::{Family, Promise};
 use crate::faults::{Packets, Side};
 use crate::machine::Audited;
 
@@ -40,6 +41,8 @@ pub(crate) struct Node<F: Family> {
     pub(crate) sends_left: Option<Sends>,
     /// What follows if a trap springs.
     pub(crate) end: End,
+    /// What it could campaign and vote with after its last life.
+    pub(crate) left: Option<Standing>,
     pub(crate) slow: Duration,
     pub(crate) slow_until: Time,
     pub(crate) stuck_until: Time,
@@ -48,7 +51,7 @@ pub(crate) struct Node<F: Family> {
     /// The most that its machine has shown, where there is no single order.
     pub(crate) shown: synod_core::Vector,
     /// The last of what it told others and must never forget.
-    pub(crate) promised: VecDeque<<F::Protocol as Protocol>::Message>,
+    pub(crate) promised: VecDeque<Promise>,
 }
 
 /// A replica at work.

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use synod_check::verdict::Level;
-use synod_core::{Rng, Role};
+use synod_core::{Index, Members, Rng, Role};
 use synod_protocols::raft::{Body, Message, Mutant, Options, Purpose, Raft};
-use synod_sim::family::{Clocks, Disruption, Family, LogEntry};
+use synod_sim::family::{Clocks, Disruption, Family, LogEntry, Promise};
 use synod_sim::machine::mix;
 use synod_sim::script::Order;
 
@@ -20,36 +20,39 @@ impl Family for RaftFamily {
     const ELECTS_BY_LOG: bool = true;
 
     /// "Persistent state on all servers, updated on stable storage before responding to RPCs" (figure 2).
-    fn promises(message: &Message) -> bool {
-        match message {
-            Message::Vote { granted, purpose, .. } => *granted && *purpose != Purpose::Probe,
-            Message::Appended { .. } => true,
-            _ => false,
-        }
+    fn promise(message: &Message, sender: &Raft) -> Option<Promise> {
+        let (term, holds) = match message {
+            Message::Vote { term, granted: true, purpose } if *purpose != Purpose::Probe => (*term, None),
+            Message::Appended { term, matched } => (*term, Some(*matched)),
+            Message::HeartbeatAck { term, durable, .. } if *durable > Index::ZERO => (*term, Some(*durable)),
+            _ => return None,
+        };
+        let (_, now) = sender.standing();
+        // In a later term its log may rightly be another one by now.
+        let held = holds.filter(|_| now == term).and_then(|at| Some((at, sender.term_at(at)?.0)));
+        Some(Promise { term: term.0, holds: held })
     }
 
-    fn forgot(promised: &Message, protocol: &Raft) -> Option<String> {
+    fn forgot(promised: &Promise, protocol: &Raft) -> Option<String> {
         let (_, now) = protocol.standing();
-        match promised {
-            Message::Vote { term, .. } if now < *term => {
-                Some(format!("it voted in term {}, and is back in term {}", term.0, now.0))
-            }
-            Message::Appended { term, .. } if now < *term => {
-                Some(format!("it followed in term {}, and is back in term {}", term.0, now.0))
-            }
-            // In a later term its log may rightly be a shorter one.
-            Message::Appended { term, matched } if now == *term => {
-                let (last, _) = protocol.entries().last()?;
-                let what = || {
-                    format!(
-                        "it held everything up to {matched:?} of term {}, and is back with {last:?}",
-                        term.0
-                    )
-                };
-                (last < *matched).then(what)
-            }
-            _ => None,
+        if now.0 < promised.term {
+            return Some(format!("it took part in term {}, and is back in term {}", promised.term, now.0));
         }
+        let (at, made_in) = promised.holds.filter(|_| now.0 == promised.term)?;
+        let back = protocol.term_at(at).map(|term| term.0);
+        let lies_in_snapshot = back.is_none() && at < protocol.first();
+        let what = || {
+            format!(
+                "in term {} it held an entry of term {made_in} at {at:?}, and is back with {back:?} there",
+                promised.term
+            )
+        };
+        (back != Some(made_in) && !lies_in_snapshot).then(what)
+    }
+
+    fn durable(protocol: &Raft) -> Option<(Index, Members)> {
+        let durable = protocol.durable();
+        (durable.next() >= protocol.first()).then(|| (durable, protocol.members_at(durable).clone()))
     }
 
     fn options(rng: &mut Rng) -> Options {
@@ -63,7 +66,8 @@ impl Family for RaftFamily {
         options.lease_reads = options.check_quorum && rng.chance(0.5);
         if rng.chance(0.3) {
             // Little of everything: windows and messages at their limits.
-            options.append_bytes_max = rng.between(1, 2_000) as usize;
+            let bytes_max = 16 << rng.below(8);
+            options.append_bytes_max = rng.between(1, bytes_max) as usize;
             options.inflight_max = rng.between(1, 4) as usize;
         }
         if rng.chance(0.6) {
