@@ -48,6 +48,11 @@ impl Compaction {
     pub(super) fn new(newest: Index) -> Compaction {
         Compaction { newest, ..Compaction::default() }
     }
+
+    /// Where the newest saved snapshot ends.
+    pub(super) fn newest(&self) -> Index {
+        self.newest
+    }
 }
 
 impl Paxos {

@@ -131,7 +131,8 @@ impl Paxos {
     pub(super) fn record_choices(&mut self, out: &mut Output<Self>) {
         for record in std::mem::take(&mut self.learning.unrecorded) {
             let (Record::Chosen { slot } | Record::Learned { slot, .. }) = &record else { continue };
-            if *slot > self.slots.base() {
+            // Memory may have let go of it already; without a snapshot the next life would have to decide it once more.
+            if *slot > self.compaction.newest() {
                 out.record(record);
             }
         }

@@ -16,6 +16,10 @@ pub struct Options {
     /// Ask whether votes would be given before asking for votes: a replica that comes back from a partition
     /// disturbs nobody (Ongaro's thesis, 9.6).
     pub pre_vote: bool,
+    /// A replica that was just opened waits for a leader for one to three heartbeats, not for a whole election timeout (etcd's
+    /// `--initial-election-tick-advance`): who lives speaks within that time, and where all were restarted nobody does. Has an
+    /// effect with `pre_vote` alone, without which it would disturb a leader that is slow to speak.
+    pub eager_start: bool,
     /// A leader that has not heard of a quorum for an election timeout steps down; a follower that has heard
     /// of a leader within that time gives no vote against it (thesis, 6.2 and 4.2.3).
     pub check_quorum: bool,
@@ -51,6 +55,7 @@ impl Default for Options {
             election_jitter: Duration::from_secs(1),
             heartbeat: Duration::from_millis(100),
             pre_vote: true,
+            eager_start: false,
             check_quorum: true,
             lease_reads: false,
             clock_drift_max: Duration::from_millis(100),
@@ -100,6 +105,7 @@ impl Options {
             "election_jitter" => duration(value).map(|it| self.election_jitter = it),
             "heartbeat" => duration(value).map(|it| self.heartbeat = it),
             "pre_vote" => switch(value).map(|it| self.pre_vote = it),
+            "eager_start" => switch(value).map(|it| self.eager_start = it),
             "check_quorum" => switch(value).map(|it| self.check_quorum = it),
             "lease_reads" => switch(value).map(|it| self.lease_reads = it),
             "clock_drift_max" => duration(value).map(|it| self.clock_drift_max = it),

@@ -103,6 +103,11 @@ impl Raft {
             log: found.log,
         };
         raft.wait_for_leader();
+        if raft.options.eager_start && raft.options.pre_vote {
+            let heartbeat = raft.options.heartbeat;
+            let soon = now + raft.rng.span(heartbeat, heartbeat * 3);
+            raft.election_due = raft.election_due.min(soon);
+        }
         raft.settle_snapshot();
         raft
     }

@@ -44,11 +44,7 @@ pub(super) const UNSUPPORTED: &[Flag] = &[
     only("experimental-txn-mode-write-with-shared-buffer", &["true", "false"], BACKEND),
     never("experimental-memory-mlock", "locking the memory is not supported yet"),
     never("memory-mlock", "locking the memory is not supported yet"),
-    always("initial-election-tick-advance", "the first election timeout is always an ordinary one"),
-    always(
-        "experimental-initial-election-tick-advance",
-        "the first election timeout is always an ordinary one",
-    ),
+    always("experimental-initial-election-tick-advance", "it is called --initial-election-tick-advance"),
     only("max-learners", &["1"], MEMBERS),
     only("experimental-max-learners", &["1"], MEMBERS),
     always("enable-grpc-gateway", "the JSON gateway cannot be turned off yet"),

@@ -12,7 +12,14 @@ impl Served for Raft {
     const ROW: Row = Row {
         name: "raft",
         about: "Raft: an elected leader orders everything; the default",
-        flags: &[Flag::switch("pre-vote", "true", "Ask before an election whether it could be won")],
+        flags: &[
+            Flag::switch("pre-vote", "true", "Ask before an election whether it could be won"),
+            Flag::switch(
+                "initial-election-tick-advance",
+                "true",
+                "Wait for a leader for a few heartbeats after the start, not for a whole election timeout",
+            ),
+        ],
         sizes: Sizes::ANY,
         losses: minority,
         house: House::Leader,
@@ -28,6 +35,7 @@ impl Served for Raft {
             options.election_jitter = Duration::ZERO;
         }
         options.pre_vote = told.flags.switch("pre-vote")?;
+        options.eager_start = told.flags.switch("initial-election-tick-advance")?;
         options.check().map_err(|wrong| ConfigError::new(wrong.to_string()))?;
         Ok(options)
     }

@@ -46,8 +46,8 @@ impl Family for PaxosFamily {
 
     fn election_timeout(options: &Options) -> Duration {
         // Nobody is elected; this is how long a slot may stay open before somebody else takes it up, with room for a
-        // second try.
-        options.patience * 5
+        // second try; twice, because of several who outbid one another one may lose for long.
+        options.patience * 10
     }
 
     fn standing(protocol: &Paxos) -> (Role, u64) {

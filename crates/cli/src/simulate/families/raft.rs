@@ -75,6 +75,7 @@ impl Family for RaftFamily {
             options.log_bytes_max = 100 << rng.below(8);
             options.backlog_bytes_max = options.log_bytes_max * rng.between(2, 10) as usize;
         }
+        options.eager_start = rng.chance(0.5);
         options
     }
 
