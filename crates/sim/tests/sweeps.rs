@@ -76,3 +76,26 @@ macro_rules! stories {
 }
 
 families::each_family!(stories);
+
+/// Seeds of campaigns of ten thousand that once broke something, each for its own reason.
+#[test]
+fn what_broke_once_stays_whole() {
+    let wishes = wishes("all", 40);
+    macro_rules! seeds {
+        ($($family:ident: $($seed:literal)*,)*) => { $($({
+            let outcome = sweep::run::<families::$family>($seed, &wishes, Recorder::default()).expect("it runs");
+            assert!(outcome.violation.is_none(), "{} {}: {:?}", families::$family::NAME, $seed, outcome.violation);
+        })*)* };
+    }
+    seeds! {
+        // The floor passed what a taken-over snapshot lacks; an own snapshot took an adopted one's place.
+        CausalFamily: 1135 1778 5648,
+        // One that nobody hears outbid the others; a primary that reaches nobody followed itself; a crowded backup caught up step by step.
+        BackupFamily: 6685 7926 3733,
+        // Choices that memory had let go of were not written down.
+        PaxosFamily: 3921,
+        // A mark that was never written; a misdirected one; a snapshot begun once more.
+        RaftFamily: 7827 4881,
+        PowFamily: 655,
+    }
+}
