@@ -20,7 +20,7 @@ pub struct CompactionPolicy {
 
 impl Default for CompactionPolicy {
     fn default() -> Self {
-        CompactionPolicy { deliveries_min: 10_000, bytes_min: 16 << 20, snapshot_divisor: 2 }
+        CompactionPolicy { deliveries_min: 10_000, bytes_min: 16 << 20, snapshot_divisor: 1 }
     }
 }
 
