@@ -124,6 +124,20 @@ fn promises_wait_and_the_rest_does_not() {
     assert!(matches!(bench.said()[..], [(Message::Rejected { .. }, Patience::Early)]));
 }
 
+/// A heartbeat of an old term that comes late is answered with the new term alone: whoever led then may lead again, and counts its rounds and
+/// its clock from the beginning. (Seed 1724 of the simulator: a read was confirmed by an answer to a round of three terms before.)
+#[test]
+fn an_old_heartbeat_confirms_nothing_in_a_new_term() {
+    let mut bench = Bench::new(Recovered::default());
+    let heartbeat =
+        |term, round| Message::Heartbeat { term: Term(term), commit: Index(0), round, sent: Time(5) };
+    bench.hear(2, heartbeat(4, 1));
+    bench.said();
+    bench.hear(2, heartbeat(1, 38));
+    let said: Vec<Message> = bench.said().into_iter().map(|(message, _)| message).collect();
+    assert_eq!(said, [Message::Appended { term: Term(4), matched: Index(0) }]);
+}
+
 /// A candidate is elected only when its own vote is durable, though others may have answered before.
 #[test]
 fn ones_own_vote_counts_when_it_is_durable() {

@@ -94,8 +94,8 @@ fn what_broke_once_stays_whole() {
         BackupFamily: 6685 7926 3733,
         // Choices that memory had let go of were not written down.
         PaxosFamily: 3921,
-        // A mark that was never written; a misdirected one; a snapshot begun once more.
-        RaftFamily: 7827 4881,
+        // A mark that was never written; a misdirected one; an answer to an old term's round; a snapshot begun once more.
+        RaftFamily: 7827 4881 1724,
         PowFamily: 655,
     }
 }

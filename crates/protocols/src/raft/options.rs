@@ -18,7 +18,7 @@ pub struct Options {
     pub pre_vote: bool,
     /// A replica that was just opened waits for a leader for one to three heartbeats, not for a whole election timeout (etcd's
     /// `--initial-election-tick-advance`): who lives speaks within that time, and where all were restarted nobody does. Has an
-    /// effect with `pre_vote` alone, without which it would disturb a leader that is slow to speak.
+    /// effect with `pre_vote` alone, without which it would disturb a leader that is slow to speak, and without `lease_reads`.
     pub eager_start: bool,
     /// A leader that has not heard of a quorum for an election timeout steps down; a follower that has heard
     /// of a leader within that time gives no vote against it (thesis, 6.2 and 4.2.3).

@@ -103,7 +103,8 @@ impl Raft {
             log: found.log,
         };
         raft.wait_for_leader();
-        if raft.options.eager_start && raft.options.pre_vote {
+        // Under leases it must not even vote for itself before what it promised in its last life is over.
+        if raft.options.eager_start && raft.options.pre_vote && !raft.options.lease_reads {
             let heartbeat = raft.options.heartbeat;
             let soon = now + raft.rng.span(heartbeat, heartbeat * 3);
             raft.election_due = raft.election_due.min(soon);

@@ -219,7 +219,12 @@ impl Raft {
                 // A wish promises nothing.
                 out.send_early(from, message);
             }
-        } else if term >= self.term || self.has(Mutant::SilentToOldTerms) {
+        } else {
+            if term < self.term && !self.has(Mutant::SilentToOldTerms) {
+                // Its term is over, and that is all it is told: whoever led in it may lead again, and must not take an answer to
+                // its old round, or to the clock of its old life, for one to the new.
+                out.send_early(from, Message::Appended { term: self.term, matched: Index::ZERO });
+            }
             return;
         }
         // What is on disk in this term counts as an answer to the appends, should that have been lost.
