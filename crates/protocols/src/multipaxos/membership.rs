@@ -15,7 +15,7 @@
 //!
 //! One care more: those who leave might stop for ever once they know, while those who join do not know yet. So who leaves
 //! hears of the decision last, when a quorum of the new configuration holds on disk that it is decided; that goes for a leader
-//! that removed itself, too.
+//! that removed itself, too. Should it be lost in between, whoever has left and hears of no leader leads once more.
 
 use std::sync::Arc;
 

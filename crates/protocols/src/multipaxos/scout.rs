@@ -296,6 +296,9 @@ impl MultiPaxos {
         if self.has(Mutant::LeavesGaps) {
             leading.skip_what_was_found();
         }
+        if !self.slots.members().is_voter(self.id) {
+            leading.handing = Some(self.decided);
+        }
         self.part = Role::Leader(Box::new(leading));
         self.leader = Some(self.id);
         self.remember_beginning();
@@ -332,9 +335,13 @@ impl MultiPaxos {
         matches!(self.part, Role::Leader(_)) || self.heard_leader.is_some_and(lately)
     }
 
-    /// Whether this replica could lead at all: it has a vote by what it knows, and a state to lead from.
+    /// Whether this replica could lead at all: it has a vote by what it knows, and a state to lead from. Or it has left: it may be the only
+    /// one who knows so, if the leader was lost right after the change, and then leads once more until a quorum knows (see
+    /// `membership`). Proposers need not be members (Made Simple, 2.1), and where somebody leads its probes are denied.
     pub(super) fn may_ever_campaign(&self) -> bool {
-        self.slots.members().is_voter(self.id) && !self.lacks_snapshot()
+        let members = self.slots.members();
+        let has_left = self.decided > Index::ZERO && !members.contains(self.id);
+        (members.is_voter(self.id) || has_left) && !self.lacks_snapshot()
     }
 
     fn may_campaign(&self) -> bool {
