@@ -30,6 +30,13 @@ impl Family for MultiPaxosFamily {
             options.log_bytes_max = rng.between(100, 20_000) as usize;
             options.backlog_bytes_max = options.log_bytes_max * rng.between(2, 10) as usize;
         }
+        // The narrower, the more often two campaign at a time.
+        options.election_jitter = election / [1, 1, 2, 4][rng.below(4) as usize];
+        if rng.chance(0.4) {
+            // Whoever was away for a moment needs a snapshot.
+            options.log_bytes_max = 100 << rng.below(8);
+            options.backlog_bytes_max = options.log_bytes_max * rng.between(2, 10) as usize;
+        }
         options
     }
 

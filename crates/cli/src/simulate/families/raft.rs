@@ -69,6 +69,10 @@ impl Family for RaftFamily {
             let bytes_max = 16 << rng.below(8);
             options.append_bytes_max = rng.between(1, bytes_max) as usize;
             options.inflight_max = rng.between(1, 4) as usize;
+            if options.append_bytes_max < 100 {
+                // One entry in each: whoever joins late must still catch up in time.
+                options.inflight_max *= 4;
+            }
         }
         if rng.chance(0.6) {
             // Whoever was away for a moment needs a snapshot.
