@@ -340,7 +340,8 @@ impl MultiPaxos {
     /// `membership`). Proposers need not be members (Made Simple, 2.1), and where somebody leads its probes are denied.
     pub(super) fn may_ever_campaign(&self) -> bool {
         let members = self.slots.members();
-        let has_left = self.decided > Index::ZERO && !members.contains(self.id);
+        // Who has not joined yet knows of no voters at all.
+        let has_left = !members.voters.is_empty() && !members.contains(self.id);
         (members.is_voter(self.id) || has_left) && !self.lacks_snapshot()
     }
 

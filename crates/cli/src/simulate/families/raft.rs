@@ -23,7 +23,8 @@ impl Family for RaftFamily {
     fn promise(message: &Message, sender: &Raft) -> Option<Promise> {
         let (term, holds) = match message {
             Message::Vote { term, granted: true, purpose } if *purpose != Purpose::Probe => (*term, None),
-            Message::Appended { term, matched } => (*term, Some(*matched)),
+            // With nothing matched it tells an old leader of a new term, and promises nothing.
+            Message::Appended { term, matched } if *matched > Index::ZERO => (*term, Some(*matched)),
             Message::HeartbeatAck { term, durable, .. } if *durable > Index::ZERO => (*term, Some(*durable)),
             _ => return None,
         };
