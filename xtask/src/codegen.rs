@@ -12,7 +12,7 @@ use prost::Message;
 use prost_types::{DescriptorProto, FileDescriptorSet};
 
 /// The files to compile, in `proto/`.
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
     "auth.proto",
     "election.proto",
     "health.proto",
@@ -20,6 +20,7 @@ const FILES: [&str; 7] = [
     "mvcc.proto",
     "reflection.proto",
     "rpc.proto",
+    "witness.proto",
 ];
 
 /// Compiles `proto/` of `workspace` into the folder `target`.

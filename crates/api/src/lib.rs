@@ -35,6 +35,8 @@ generated! {
     reflection = "grpc.reflection.v1.rs";
     /// Elections as a service.
     v3electionpb = "v3electionpb.rs";
+    /// What members of a PBFT cluster testify to a proxy.
+    synod = "synod.rs";
     /// Locks as a service.
     v3lockpb = "v3lockpb.rs";
 }

@@ -157,6 +157,7 @@ methods! {
     HealthCheck Unary "grpc.health.v1.Health" "Check" []
     HealthWatch ServerStream "grpc.health.v1.Health" "Watch" []
     Reflection BidiStream "grpc.reflection.v1.ServerReflection" "ServerReflectionInfo" []
+    Testify BidiStream "synod.Witness" "Testify" []
 }
 
 impl Method {

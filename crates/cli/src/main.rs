@@ -11,6 +11,7 @@ mod demo;
 mod keygen;
 mod logging;
 mod notify;
+mod proxy;
 mod serve;
 mod simulate;
 
@@ -40,6 +41,7 @@ enum Command {
     Contract(contract::Options),
     Keygen(keygen::Options),
     Bench(bench::Options),
+    Proxy(proxy::Options),
     #[command(flatten)]
     Client(ctl::Command),
     /// Write completions for a shell to standard output
@@ -85,6 +87,7 @@ fn main() -> ExitCode {
         Command::Demo(options) => demo::run(&options),
         Command::Keygen(options) => keygen::run(&options),
         Command::Bench(options) => bench::run(&cli.target, &options),
+        Command::Proxy(options) => proxy::run(&cli.target, &options),
         Command::Client(command) => ctl::run(&cli.target, &command),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "synod", &mut std::io::stdout());

@@ -168,6 +168,7 @@ mod sentences {
     pub(super) const IGNORE: &str = "causal broadcast has no single order of writes: a put cannot keep a value or lease that other replicas may not have";
     pub(super) const LEASES: &str = "causal broadcast has no leader whose clock could end a lease, and no single order in which it would end";
     pub(super) const ALARMS: &str = "causal broadcast has no single order: each member refuses writes by its own quota, and there is no alarm to raise or lower";
+    pub(super) const WISHES: &str = "causal broadcast has no single order of writes: replicas asked for the same would not answer the same";
     pub(super) const REVISION: &str = "under causal broadcast revisions belong to one replica: a transaction that others carry out, too, cannot read at one";
 }
 
@@ -185,6 +186,7 @@ impl Op {
                 no(sentences::LEASES)
             }
             Op::Alarm(_) => no(sentences::ALARMS),
+            Op::Once(_) => no(sentences::WISHES),
             Op::DeleteRange(_)
             | Op::Compact { .. }
             | Op::MemberPublish { .. }
@@ -373,7 +375,11 @@ impl Store {
                 self.quota = if is_own { *bytes } else { self.quota };
                 self.count(Ok(OpReply::Done))
             }
-            Op::LeaseGrant { .. } | Op::LeaseRevoke { .. } | Op::LeaseCheckpoint { .. } | Op::Alarm(_) => {
+            Op::LeaseGrant { .. }
+            | Op::LeaseRevoke { .. }
+            | Op::LeaseCheckpoint { .. }
+            | Op::Alarm(_)
+            | Op::Once(_) => {
                 unreachable!("it was refused by `needs_one_order`")
             }
         }

@@ -60,6 +60,12 @@ pub enum OpError {
     /// The command's payload is not an operation that this version understands.
     #[error("etcdserver: malformed command")]
     Malformed,
+    /// A wish that was carried out before, or is so far behind its client's others that it never will be.
+    #[error("synod: this request was carried out before, or is void")]
+    AlreadyDone,
+    /// The reads of a wish would give more than every replica is ready to keep.
+    #[error("synod: the answer has more than 16 MiB: ask for less at a time")]
+    AnswerTooLarge,
     /// The protocol promises no single order of writes, and this cannot be had without one: the sentence says why.
     #[error("{0}")]
     NeedsOneOrder(&'static str),

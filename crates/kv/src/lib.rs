@@ -6,6 +6,7 @@
 //!
 //! From the outside in:
 //! - [`op`], [`validate`], [`error`]: what can be asked, what is wrong with it, what comes back
+//! - [`once`]: wishes of clients that trust no single replica; `reply_wire`: what comes back, as bytes
 //! - [`store`]: the machine; [`snapshot`]: its state as bytes
 //! - [`range`], [`hash`]: reading a [`view::View`]; `txn`: writing
 //! - [`lease`] and [`lessor`]: what all agree on about leases, and what only the leader's clock knows
@@ -25,10 +26,12 @@ pub mod lessor;
 mod merge;
 pub mod mutants;
 mod mvcc;
+pub mod once;
 pub mod op;
 mod op_wire;
 pub mod range;
 pub mod record;
+mod reply_wire;
 mod scrub;
 mod slot;
 pub mod snapshot;

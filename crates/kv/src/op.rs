@@ -10,6 +10,7 @@
 use bytes::Bytes;
 
 use crate::error::OpError;
+use crate::once::Once;
 use crate::record::KvList;
 
 /// A lease may live at most this many seconds.
@@ -285,6 +286,8 @@ pub enum Op {
         /// How many bytes; 0: no quota.
         bytes: u64,
     },
+    /// A wish that is carried out once, however often it is ordered.
+    Once(Box<Once>),
 }
 
 /// What a range gives.
@@ -372,6 +375,10 @@ pub enum OpReply {
     Alarm(Vec<Alarm>),
     /// Of [`Op::MemberPublish`], [`Op::MemberForget`] and [`Op::SetQuota`].
     Done,
+    /// Of [`Wish::Lease`](crate::once::Wish::Lease): the seconds that it was granted, and its keys; nothing when it does not exist.
+    Lease(Option<(i64, Vec<Bytes>)>),
+    /// Of [`Wish::Leases`](crate::once::Wish::Leases): by ascending id.
+    Leases(Vec<i64>),
 }
 
 /// The machine's reply to a command.

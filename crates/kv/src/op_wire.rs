@@ -9,6 +9,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use synod_core::wire::{Reader, put_bytes, put_u64};
 use synod_core::{Wire, WireError};
 
+use crate::once::Once;
 use crate::op::{
     Alarm, AlarmAction, AlarmKind, Compare, CompareResult, CompareTarget, Content, DeleteRange,
     MemberAttributes, Op, Put, PutFlags, RangeRequest, SortOrder, SortTarget, TXN_DEPTH_MAX, Txn, TxnOp,
@@ -28,6 +29,7 @@ const ALARM: u8 = 8;
 const MEMBER_PUBLISH: u8 = 9;
 const MEMBER_FORGET: u8 = 10;
 const SET_QUOTA: u8 = 11;
+const ONCE: u8 = 14;
 /// Inside a transaction only, beside `PUT`, `DELETE_RANGE` and `TXN`.
 const RANGE: u8 = 12;
 /// Likewise.
@@ -349,39 +351,54 @@ impl Wire for Op {
                 out.put_u8(SET_QUOTA);
                 put_u64(out, *bytes);
             }
+            Op::Once(once) => {
+                out.put_u8(ONCE);
+                once.encode(out);
+            }
         }
     }
 
     fn decode(from: &mut Reader) -> Result<Self, WireError> {
-        Ok(match from.u8("operation")? {
-            PUT => Op::Put(decode_put(from)?),
-            DELETE_RANGE => Op::DeleteRange(decode_delete(from)?),
-            TXN => Op::Txn(decode_txn(from, 1)?),
-            COMPACT => Op::Compact { revision: i64_from(from, "compact revision")? },
-            LEASE_GRANT => {
-                Op::LeaseGrant { id: i64_from(from, "lease id")?, ttl: i64_from(from, "lease ttl")? }
-            }
-            LEASE_REVOKE => Op::LeaseRevoke { id: i64_from(from, "lease id")? },
-            LEASE_CHECKPOINT => {
-                let mut remaining = Vec::new();
-                for _ in 0..from.count("lease checkpoints", LIST_MAX)? {
-                    remaining.push((i64_from(from, "lease id")?, i64_from(from, "remaining seconds")?));
-                }
-                Op::LeaseCheckpoint { remaining }
-            }
-            ALARM => {
-                let raise = from.flag("alarm action")?;
-                let alarm = decode_alarm(from)?;
-                Op::Alarm(if raise { AlarmAction::Activate(alarm) } else { AlarmAction::Deactivate(alarm) })
-            }
-            MEMBER_PUBLISH => {
-                Op::MemberPublish { node: from.u64("member")?, attributes: MemberAttributes::decode(from)? }
-            }
-            MEMBER_FORGET => Op::MemberForget { node: from.u64("member")? },
-            SET_QUOTA => Op::SetQuota { bytes: from.u64("quota")? },
-            other => return Err(unknown("operation", other)),
-        })
+        match from.u8("operation")? {
+            ONCE => Ok(Op::Once(Box::new(Once::decode(from)?))),
+            simple => decode_tagged(simple, from),
+        }
     }
+}
+
+/// An operation that is no wish: a wish does not hold another one.
+pub(crate) fn decode_simple(from: &mut Reader) -> Result<Op, WireError> {
+    let tag = from.u8("operation")?;
+    decode_tagged(tag, from)
+}
+
+fn decode_tagged(tag: u8, from: &mut Reader) -> Result<Op, WireError> {
+    Ok(match tag {
+        PUT => Op::Put(decode_put(from)?),
+        DELETE_RANGE => Op::DeleteRange(decode_delete(from)?),
+        TXN => Op::Txn(decode_txn(from, 1)?),
+        COMPACT => Op::Compact { revision: i64_from(from, "compact revision")? },
+        LEASE_GRANT => Op::LeaseGrant { id: i64_from(from, "lease id")?, ttl: i64_from(from, "lease ttl")? },
+        LEASE_REVOKE => Op::LeaseRevoke { id: i64_from(from, "lease id")? },
+        LEASE_CHECKPOINT => {
+            let mut remaining = Vec::new();
+            for _ in 0..from.count("lease checkpoints", LIST_MAX)? {
+                remaining.push((i64_from(from, "lease id")?, i64_from(from, "remaining seconds")?));
+            }
+            Op::LeaseCheckpoint { remaining }
+        }
+        ALARM => {
+            let raise = from.flag("alarm action")?;
+            let alarm = decode_alarm(from)?;
+            Op::Alarm(if raise { AlarmAction::Activate(alarm) } else { AlarmAction::Deactivate(alarm) })
+        }
+        MEMBER_PUBLISH => {
+            Op::MemberPublish { node: from.u64("member")?, attributes: MemberAttributes::decode(from)? }
+        }
+        MEMBER_FORGET => Op::MemberForget { node: from.u64("member")? },
+        SET_QUOTA => Op::SetQuota { bytes: from.u64("quota")? },
+        other => return Err(unknown("operation", other)),
+    })
 }
 
 impl Op {
@@ -395,6 +412,11 @@ impl Op {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::once::{ClientId, Wish};
+
+    fn wish(wish: Wish) -> Op {
+        Op::Once(Box::new(Once { client: ClientId(u128::MAX - 5), number: 9, wish }))
+    }
 
     fn samples() -> Vec<Op> {
         let put = Put {
@@ -453,6 +475,9 @@ mod tests {
             Op::MemberPublish { node: 3, attributes },
             Op::MemberForget { node: 3 },
             Op::SetQuota { bytes: 1 << 40 },
+            wish(Wish::Op(Op::Compact { revision: 7 })),
+            wish(Wish::Lease(-3)),
+            wish(Wish::Leases),
         ]
     }
 

@@ -171,6 +171,19 @@ impl KvList {
         KvList { bytes: bytes.freeze(), count }
     }
 
+    /// A list that was told by somebody: it must hold so many elements with this field tag, and nothing else.
+    pub(crate) fn checked(bytes: Bytes, count: usize, tag: u8) -> Option<KvList> {
+        let mut rest: &[u8] = &bytes;
+        for _ in 0..count {
+            if rest.first() != Some(&tag) {
+                return None;
+            }
+            rest = &rest[1..];
+            KeyValue::parse(take_slice(&mut rest)?)?;
+        }
+        rest.is_empty().then_some(KvList { bytes, count })
+    }
+
     /// The elements with their field tags, to be appended to a message.
     #[must_use]
     pub fn fields(&self) -> &Bytes {

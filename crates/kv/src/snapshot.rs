@@ -15,6 +15,7 @@
 //! whose history · vector: count, (origin, deliveries, commands) · floor
 //! keys' marks: count, (key, mark) · ranges' marks: count, (key, end, mark) · members' marks: count, (node, mark)
 //! ```
+//! A store that has carried out wishes of clients that trust no single replica has format 3, and behind the quota the table of them, with its length.
 //! A mark is a clock and an origin.
 //! Numbers are varints; the attributes carry their length. Reading trusts nothing: lengths and counts are bounded by the
 //! bytes that are there, and every invariant of the store is checked on the way.
@@ -32,6 +33,7 @@ use crate::convergent::{Convergent, Mark, Swept};
 use crate::lease::{Lease, Leases};
 use crate::mutants::Mutant;
 use crate::mvcc::{Accounts, Mvcc};
+use crate::once::Clients;
 use crate::op::{Alarm, MemberAttributes, Reply};
 use crate::op_wire::{decode_alarm, encode_alarm};
 use crate::record::put_varint;
@@ -46,6 +48,9 @@ const FORMAT: u8 = 1;
 
 /// The form of a store without a single order.
 const FORMAT_CONVERGENT: u8 = 2;
+
+/// The form of a store with a total order that has carried out wishes: see `once`.
+const FORMAT_WISHES: u8 = 3;
 
 /// What is collected before it is written.
 const WRITE_BYTES: usize = 64 << 10;
@@ -74,6 +79,7 @@ pub struct FrozenStore {
     members: BTreeMap<u64, MemberAttributes>,
     quota: u64,
     applied: Index,
+    clients: Clients,
     convergent: Option<Convergent>,
 }
 
@@ -85,6 +91,7 @@ pub(crate) struct State {
     pub(crate) members: BTreeMap<u64, MemberAttributes>,
     pub(crate) quota: u64,
     pub(crate) applied: Index,
+    pub(crate) clients: Clients,
     pub(crate) convergent: Option<Convergent>,
 }
 
@@ -122,6 +129,7 @@ impl Machine for Store {
             members: self.members.clone(),
             quota: self.quota,
             applied: self.applied,
+            clients: self.clients.clone(),
             convergent: self.convergent.clone(),
         }
     }
@@ -174,13 +182,21 @@ impl Frozen for FrozenStore {
     fn write_to(self, out: &mut dyn io::Write) -> io::Result<()> {
         let mut to = Writer { out, buffer: BytesMut::new(), crc: 0 };
         to.bytes(MAGIC)?;
-        to.bytes(&[if self.convergent.is_some() { FORMAT_CONVERGENT } else { FORMAT }])?;
+        to.bytes(&[match &self.convergent {
+            Some(_) => FORMAT_CONVERGENT,
+            None if self.clients.is_empty() => FORMAT,
+            None => FORMAT_WISHES,
+        }])?;
         to.number(self.applied.0)?;
         to.number(self.view.revision as u64)?;
         to.number((self.view.compacted + 1) as u64)?;
         to.number(self.quota)?;
         if let Some(convergent) = &self.convergent {
             convergent.write_to(&mut to)?;
+        } else if !self.clients.is_empty() {
+            let clients = self.clients.to_bytes();
+            to.number(clients.len() as u64)?;
+            to.bytes(&clients)?;
         }
         to.number(self.alarms.len() as u64)?;
         for alarm in &self.alarms {
@@ -424,7 +440,7 @@ fn read(snapshot: &SnapshotRef) -> io::Result<State> {
         return Err(bad("not a store's"));
     }
     let format = from.take(1)?[0];
-    if ![FORMAT, FORMAT_CONVERGENT].contains(&format) {
+    if ![FORMAT, FORMAT_CONVERGENT, FORMAT_WISHES].contains(&format) {
         return Err(bad("written in a form that this version does not know"));
     }
     let applied = Index(from.number("applied position")?);
@@ -435,6 +451,15 @@ fn read(snapshot: &SnapshotRef) -> io::Result<State> {
     }
     let quota = from.number("quota")?;
     let convergent = if format == FORMAT_CONVERGENT { Some(Convergent::read(&mut from)?) } else { None };
+    let mut clients = Clients::default();
+    if format == FORMAT_WISHES {
+        let length = from.count("clients")?;
+        let bytes = Bytes::copy_from_slice(from.take(length)?);
+        clients = Clients::decode_all(bytes).map_err(|_| bad("clients"))?;
+        if clients.is_empty() {
+            return Err(bad("no clients where some were promised"));
+        }
+    }
     let mut alarms = BTreeSet::new();
     for _ in 0..from.count("alarms")? {
         let mut bytes = BytesMut::new();
@@ -475,7 +500,7 @@ fn read(snapshot: &SnapshotRef) -> io::Result<State> {
     if u32::from_le_bytes(crc) != from.crc {
         return Err(bad("the checksum differs"));
     }
-    Ok(State { mvcc: Mvcc::of(view, sum), leases, alarms, members, quota, applied, convergent })
+    Ok(State { mvcc: Mvcc::of(view, sum), leases, alarms, members, quota, applied, clients, convergent })
 }
 
 /// A record that was read back: where it is, and what its key must know.

@@ -4,7 +4,8 @@
 //! quota are looked at, in the log's order and by replicated state alone, then hands the operation to the part that
 //! knows it, and at last shows the changes to the watchers. Reading goes through [`Store::view`] and its copies.
 //!
-//! What is replicated: versions, leases, alarms, members' attributes, the quota, the position applied last. What is not:
+//! What is replicated: versions, leases, alarms, members' attributes, the quota, the position applied last, which wishes
+//! were carried out. What is not:
 //! watchers, when leases end, and how far compacted versions have been removed from memory.
 //!
 //! Left out: users and roles (a later floor of work; their checks belong into `admit`).
@@ -21,6 +22,7 @@ use crate::lease::Leases;
 use crate::lessor::Lessor;
 use crate::mutants::Mutant;
 use crate::mvcc::{Accounts, Change, Mvcc};
+use crate::once::{Answered, Clients};
 use crate::op::{
     Alarm, AlarmAction, AlarmKind, MemberAttributes, Op, OpReply, Put, RangeReply, RangeRequest, Reply, Txn,
     TxnReply,
@@ -46,6 +48,10 @@ pub struct Store {
     pub(crate) quota: u64,
     pub(crate) applied: Index,
     pub(crate) scrub: Scrub,
+    /// Which wishes of clients that trust no single replica were carried out.
+    pub(crate) clients: Clients,
+    /// What came of them, where somebody takes it.
+    pub(crate) answers: Option<Vec<Answered>>,
     /// Of a store without a single order: who wrote what last.
     pub(crate) convergent: Option<Convergent>,
     lessor: Lessor,
@@ -74,6 +80,8 @@ impl Store {
             quota: QUOTA_BYTES_DEFAULT,
             applied: Index::ZERO,
             scrub: Scrub::default(),
+            clients: Clients::default(),
+            answers: None,
             convergent: None,
             lessor: Lessor::default(),
             hub: Hub::default(),
@@ -94,6 +102,9 @@ impl Store {
 
     /// Carries out one operation that the replica `origin` asked for.
     pub fn apply_op(&mut self, op: &Op, origin: NodeId, audience: Audience) -> Reply {
+        if let Op::Once(once) = op {
+            return self.apply_once(once, origin, audience);
+        }
         // The log is not asked to be polite: what would break the store's own rules is refused here again.
         if let Err(error) = op.validate(usize::MAX).and_then(|()| self.admit(op, origin)) {
             return self.reply(Err(error));
@@ -130,6 +141,7 @@ impl Store {
                 self.quota = *bytes;
                 Ok(OpReply::Done)
             }
+            Op::Once(_) => unreachable!("it was taken apart above"),
         };
         self.reply(match audience {
             Audience::Client => result,
@@ -137,7 +149,7 @@ impl Store {
         })
     }
 
-    fn reply(&self, result: Result<OpReply, OpError>) -> Reply {
+    pub(crate) fn reply(&self, result: Result<OpReply, OpError>) -> Reply {
         Reply { revision: self.revision(), result }
     }
 
@@ -161,9 +173,11 @@ impl Store {
             Op::LeaseCheckpoint { .. } => (true, 0),
             Op::Put(_) | Op::DeleteRange(_) | Op::Txn(_) => (true, op.cost()),
             Op::Compact { .. } | Op::LeaseRevoke { .. } | Op::LeaseGrant { .. } => (true, op.cost()),
-            Op::Alarm(_) | Op::MemberPublish { .. } | Op::MemberForget { .. } | Op::SetQuota { .. } => {
-                (false, 0)
-            }
+            Op::Alarm(_)
+            | Op::MemberPublish { .. }
+            | Op::MemberForget { .. }
+            | Op::SetQuota { .. }
+            | Op::Once(_) => (false, 0),
         };
         if touches_data && raised(AlarmKind::Corrupt) {
             return Err(OpError::Corrupt);
@@ -454,6 +468,9 @@ impl Store {
             add(*node);
             add(crc32c::crc32c(&attributes.to_bytes()).into());
         }
+        if !self.clients.is_empty() {
+            add(self.clients.digest());
+        }
         sum
     }
 
@@ -479,6 +496,7 @@ impl Store {
             self.quota = state.quota;
         }
         self.applied = state.applied;
+        self.clients = state.clients;
         self.scrub = Scrub::default();
         self.frozen = Weak::new();
         // Whoever led did not need a snapshot of another replica; and if it did, it is promoted again.

@@ -6,6 +6,7 @@
 //! - [`config`]: what a member is told. [`member`]: how it starts, and how it ends in good order.
 //! - [`protocol`]: the family, one line and one file for each. [`contract`]: what each of them gives.
 //! - [`node`]: the replica at work. [`disk`]: its log and snapshots on threads of their own. [`transport`]: its peers.
+//! - [`witness`]: what members of a PBFT cluster testify; [`proxy`]: who asks several of them, and trusts none.
 //! - [`http`], [`grpc`], [`service`], [`convert`], [`status`], [`metrics`]: its clients.
 
 pub mod config;
@@ -19,10 +20,12 @@ pub mod member;
 pub mod metrics;
 mod node;
 pub mod protocol;
+pub mod proxy;
 pub mod service;
 pub mod status;
 pub mod transport;
 pub mod tried;
+pub mod witness;
 
 pub use member::{Member, Stopper};
 pub use node::{FolderError, MemberError};

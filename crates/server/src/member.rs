@@ -32,6 +32,7 @@ use crate::protocol::{Served, Told};
 use crate::service::backend::{self, Backend, MemberInfo};
 use crate::service::{self, Service};
 use crate::transport::{self, Transport};
+use crate::witness::voice::Voice;
 
 /// How long requests in flight may take once the member was told to stop.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
@@ -208,6 +209,11 @@ pub(crate) async fn serve<P: Served>(
     let identity = backend::Identity { cluster: membership.cluster, member: membership.member };
     let node = Node::new(identity, contract, machine.0.clone(), founders.clone(), infos.collect());
     let options = options_of::<P>(settings, &membership, &founders, node.0.clock.now())?;
+    if let Some(signing) = P::signing(&options) {
+        let voice = Voice::new(settings.name.clone(), membership.cluster, signing);
+        assert!(node.0.voice.set(Arc::new(voice)).is_ok(), "a member has one voice");
+        machine.0.write().keep_answers();
+    }
     let founding = founders.clone();
     let config = Config { id: membership.member, members: founders, seed: membership.first_number, options };
     let found = recovered::<P>(recovery)?;
@@ -386,7 +392,7 @@ fn listen_all(
     Ok(listeners)
 }
 
-fn listen(address: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
+pub(crate) fn listen(address: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
     let domain = socket2::Domain::for_address(address);
     let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
     socket.set_reuse_address(true)?;

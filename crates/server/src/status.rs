@@ -226,6 +226,7 @@ impl From<Failure> for Status {
                 let sentence = format!("synod: synod-session is not a token of this service: {why}");
                 Status::new(Code::InvalidArgument, sentence)
             }
+            Failure::NoAgreement(sentence) => Status::new(Code::Unavailable, sentence),
             Failure::Io(what) => Status::new(Code::Internal, what),
         }
     }
@@ -255,6 +256,13 @@ impl From<OpError> for Status {
             OpError::StreamFilter => {
                 Status::new(Code::Unimplemented, "RangeStream does not support revision filters")
             }
+            OpError::AlreadyDone => {
+                Status::new(Code::Unavailable, "synod: this request was carried out before, or is void")
+            }
+            OpError::AnswerTooLarge => Status::new(
+                Code::ResourceExhausted,
+                "synod: the answer has more than 16 MiB: ask for less at a time",
+            ),
             OpError::NeedsOneOrder(sentence) => Status::new(Code::FailedPrecondition, sentence),
             OpError::Malformed => Status::new(Code::Internal, "etcdserver: malformed command"),
         }

@@ -193,6 +193,11 @@ impl MemberProcess {
         self.start();
     }
 
+    /// Adds flags for whenever it is started.
+    pub fn add_flags(&mut self, flags: &[String]) {
+        self.flags.extend_from_slice(flags);
+    }
+
     /// Starts the process with one flag more, and gives what it said when it ended.
     pub fn run_to_the_end(&self, flag: &str) -> (ExitStatus, String) {
         let mut command = Command::new(SYNOD);

@@ -19,8 +19,8 @@ pub(crate) mod turn;
 pub(crate) mod waiters;
 pub(crate) mod world;
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
@@ -40,6 +40,7 @@ use crate::service::backend::{
 use crate::service::bell::Bell;
 use crate::service::session::Place;
 use crate::transport::PeerNumbers;
+use crate::witness::voice::Voice;
 
 pub use folder::FolderError;
 
@@ -117,6 +118,8 @@ pub(crate) struct Shared {
     /// What has been removed from memory: everything that compactions up to this revision gave up.
     pub(crate) scrubbed: watch::Sender<i64>,
     pub(crate) bell: Arc<Bell>,
+    /// Set once, where the protocol has keys.
+    pub(crate) voice: OnceLock<Arc<Voice>>,
     pub(crate) disk: Arc<DiskNumbers>,
     pub(crate) peers: RwLock<Vec<(NodeId, Arc<PeerNumbers>)>>,
     pub(crate) leader_changes: AtomicU64,
@@ -162,6 +165,7 @@ impl Node {
             stopping: watch::Sender::new(false),
             scrubbed: watch::Sender::new(0),
             bell: Arc::default(),
+            voice: OnceLock::new(),
             disk: Arc::default(),
             peers: RwLock::default(),
             leader_changes: AtomicU64::new(0),
@@ -389,6 +393,10 @@ impl Backend for Node {
 
     fn stopping(&self) -> watch::Receiver<bool> {
         self.0.stopping.subscribe()
+    }
+
+    fn voice(&self) -> Option<&Arc<Voice>> {
+        self.0.voice.get()
     }
 
     fn write_metrics(&self, page: &mut Page) {

@@ -343,7 +343,13 @@ impl<P: Served> Turn<P> {
         let ready = if due { hub.take_ready() } else { Vec::new() };
         self.past.ring_due = hub.is_ready();
         let compacted = store.compacted();
+        let answers = store.take_answers();
         drop(store);
+        if let Some(voice) = self.shared.voice.get()
+            && !answers.is_empty()
+        {
+            voice.keep(answers);
+        }
         if !scrubbing {
             self.shared.scrubbed.send_if_modified(|done| std::mem::replace(done, compacted) != compacted);
         }

@@ -27,6 +27,7 @@ pub use self::chosen::Chosen;
 use crate::config::{ConfigError, Flag, Settings};
 use crate::contract::Offer;
 use crate::node::MemberError;
+use crate::witness::voice::Signing;
 
 /// A protocol that `synod serve` can run.
 pub trait Served: Protocol + Send + 'static {
@@ -57,6 +58,11 @@ pub trait Served: Protocol + Send + 'static {
     /// One sentence: what is different.
     fn check_found(_options: &Self::Options, _records: &[Self::Record]) -> Result<(), ConfigError> {
         Ok(())
+    }
+
+    /// What signs this member's answers to a proxy, where members have keys.
+    fn signing(_options: &Self::Options) -> Option<Signing> {
+        None
     }
 
     /// How long a proposal or a fence may take, beside two election timeouts.

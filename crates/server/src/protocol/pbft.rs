@@ -5,14 +5,16 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use synod_core::NodeId;
-use synod_protocols::pbft::{Keys, Options, Pbft};
+use synod_protocols::pbft::{Digest, Keys, Options, Pbft, Subject};
 
 use super::pbft_keys::{read_public, read_secret};
 use super::{Chosen, House, Row, Served, Sizes, Told};
 use crate::config::{ConfigError, Flag};
 use crate::contract::{Cell, Offer};
+use crate::witness::voice::Signing;
 
 /// The paper's f: how many may lie.
 fn liars(members: usize) -> usize {
@@ -85,6 +87,11 @@ impl Served for Pbft {
         };
         options.check().map_err(|wrong| ConfigError::new(wrong.to_string()))?;
         Ok(options)
+    }
+
+    fn signing(options: &Options) -> Option<Signing> {
+        let keys = options.keys.clone();
+        Some(Arc::new(move |what| keys.sign(Subject::Reply, Digest(what)).0))
     }
 
     fn offer(_: &Chosen) -> Offer {

@@ -28,6 +28,8 @@ use super::bell::Bell;
 use super::session::Place;
 use crate::contract::Contract;
 use crate::metrics::Page;
+use crate::proxy::Proxy;
+use crate::witness::voice::Voice;
 
 /// The store, shared between the node that writes and the services that read.
 ///
@@ -101,6 +103,16 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Becomes true when the member shuts down: streams end then.
     fn stopping(&self) -> watch::Receiver<bool>;
+
+    /// How this member testifies to proxies, where the protocol has keys.
+    fn voice(&self) -> Option<&Arc<Voice>> {
+        None
+    }
+
+    /// Who answers in place of the store: this process is no member, and answers what several of them say alike.
+    fn proxy(&self) -> Option<&Arc<Proxy>> {
+        None
+    }
 
     /// Figures for the metrics page that only the node knows: protocol, disk, peers.
     fn write_metrics(&self, page: &mut Page);
@@ -201,6 +213,8 @@ pub enum Failure {
     Behind,
     /// The session's place is none of this protocol's.
     BadPlace(String),
+    /// Too few members said the same in time; the sentence tells who said what.
+    NoAgreement(String),
     /// The disk or the image failed.
     Io(String),
 }

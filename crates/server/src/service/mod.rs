@@ -6,6 +6,7 @@
 
 pub mod backend;
 pub mod bell;
+mod by_vote;
 mod cluster;
 mod election;
 pub mod intake;
@@ -23,6 +24,7 @@ mod process;
 mod reflection;
 pub mod session;
 pub mod stream;
+mod testify;
 mod watch;
 
 use std::sync::Arc;
@@ -189,6 +191,9 @@ impl<B: Backend> Service<B> {
         if !metadata.session.is_empty() {
             Box::pin(self.follow(&metadata.session)).await?;
         }
+        if let Some(proxy) = self.backend.proxy() {
+            return Box::pin(self.by_vote(proxy, method, metadata, body)).await;
+        }
         match method {
             Method::Range => self.range(metadata, body).await,
             Method::Put => self.put(body).await,
@@ -250,13 +255,18 @@ impl<B: Backend> Service<B> {
         let service = self.clone();
         let leader_required = metadata.leader_required;
         let session = metadata.session.clone();
+        let proxied = self.backend.proxy().cloned();
         let handler: Handler = match method {
+            _ if let Some(proxy) = proxied => {
+                Box::pin(async move { service.stream_by_vote(&proxy, method, inbox, outbox).await })
+            }
             Method::Watch => Box::pin(async move { service.watch(inbox, outbox).await }),
             Method::LeaseKeepAlive => Box::pin(async move { service.lease_keep_alive(inbox, outbox).await }),
             Method::RangeStream => {
                 Box::pin(async move { service.range_stream(&metadata, inbox, outbox).await })
             }
             Method::Snapshot => Box::pin(async move { service.snapshot(inbox, outbox).await }),
+            Method::Testify => Box::pin(async move { service.testify(inbox, outbox).await }),
             Method::Observe => Box::pin(async move { service.observe(inbox, outbox).await }),
             Method::HealthWatch => Box::pin(async move { service.health_watch(inbox, outbox).await }),
             Method::Reflection => Box::pin(reflection::serve(inbox, outbox)),

@@ -202,7 +202,7 @@ impl<B: Backend> Service<B> {
     }
 }
 
-fn watch_request(create: pb::WatchCreateRequest) -> WatchRequest {
+pub(super) fn watch_request(create: pb::WatchCreateRequest) -> WatchRequest {
     let filters = |filter: FilterType| create.filters.contains(&(filter as i32));
     let flags = WatchFlags {
         progress_notify: create.progress_notify,
