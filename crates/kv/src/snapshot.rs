@@ -19,6 +19,8 @@
 //! A mark is a clock and an origin.
 //! Numbers are varints; the attributes carry their length. Reading trusts nothing: lengths and counts are bounded by the
 //! bytes that are there, and every invariant of the store is checked on the way.
+//!
+//! (tidy: long because what is written and how it is read back stand side by side, and are read as one.)
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
