@@ -180,7 +180,11 @@ impl<R: Wire, F> LogKeeper<R, F> {
                 Woken::Idle => {
                     marked = true;
                     self.measure();
-                    self.log.mark()
+                    match self.log.mark() {
+                        // A proof more would be good to have, and there is no room for it: nothing is lost by that.
+                        Err(LogError::NoSpace { .. }) => Ok(()),
+                        other => other,
+                    }
                 }
                 Woken::Closed => {
                     if let Err(error) = self.log.mark() {
