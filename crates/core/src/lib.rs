@@ -22,6 +22,7 @@ mod protocol;
 pub mod quorum;
 mod rng;
 mod stamp;
+mod taken;
 mod types;
 pub mod wire;
 
@@ -33,5 +34,6 @@ pub use output::{Answer, Delivery, Outbound, Output, Patience, Refusal, Stamped}
 pub use protocol::{Config, Input, Peer, Protocol, Recovered, Role, SnapshotPlaces, Status};
 pub use rng::Rng;
 pub use stamp::{Stamp, Vector};
+pub use taken::Taken;
 pub use types::{Index, Lsn, NodeId, ReadId, Time};
 pub use wire::{Wire, WireError};

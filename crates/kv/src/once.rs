@@ -10,11 +10,11 @@
 //! [`ABOVE_MAX`] numbers above it; at most [`CLIENTS_MAX`] clients, of whom the one that was silent for longest is forgotten first. A
 //! wish whose client was forgotten could be carried out again, if it was still under way after so many other clients had come.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use synod_core::wire::{Reader, put_u64};
-use synod_core::{Audience, NodeId, Wire, WireError};
+use synod_core::{Audience, NodeId, Taken, Wire, WireError};
 
 use crate::arena::mix;
 use crate::error::OpError;
@@ -144,12 +144,9 @@ impl Wish {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Clients(BTreeMap<ClientId, Seen>);
 
-/// Invariant: every number in `above` is greater than `floor`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Seen {
-    /// Everything up to here was carried out, or never will be.
-    floor: u64,
-    above: BTreeSet<u64>,
+    wishes: Taken,
     /// The position of the last wish that was carried out.
     last: u64,
 }
@@ -171,30 +168,21 @@ impl Clients {
             }
         }
         let seen = self.0.entry(client).or_default();
-        if number <= seen.floor || !seen.above.insert(number) {
-            return false;
+        let is_first = seen.wishes.take(number, ABOVE_MAX);
+        if is_first {
+            seen.last = at;
         }
-        seen.last = at;
-        while seen.above.len() > ABOVE_MAX
-            && let Some(lowest) = seen.above.pop_first()
-        {
-            seen.floor = lowest;
-        }
-        while seen.above.first() == Some(&(seen.floor + 1)) {
-            seen.above.pop_first();
-            seen.floor += 1;
-        }
-        true
+        is_first
     }
 
     /// A number that differs when the tables differ.
     pub(crate) fn digest(&self) -> u64 {
         let mut sum = 0;
         for (client, seen) in &self.0 {
-            for part in [(client.0 >> 64) as u64, client.0 as u64, seen.floor, seen.last] {
+            for part in [(client.0 >> 64) as u64, client.0 as u64, seen.wishes.floor(), seen.last] {
                 sum = mix(sum ^ part);
             }
-            sum = seen.above.iter().fold(sum, |sum, number| mix(sum ^ number));
+            sum = seen.wishes.above().fold(sum, |sum, number| mix(sum ^ number));
         }
         sum
     }
@@ -205,12 +193,8 @@ impl Wire for Clients {
         put_u64(out, self.0.len() as u64);
         for (client, seen) in &self.0 {
             client.encode(out);
-            put_u64(out, seen.floor);
             put_u64(out, seen.last);
-            put_u64(out, seen.above.len() as u64);
-            for number in &seen.above {
-                put_u64(out, *number);
-            }
+            seen.wishes.encode(out);
         }
     }
 
@@ -218,16 +202,9 @@ impl Wire for Clients {
         let mut clients = BTreeMap::new();
         for _ in 0..from.count("clients", CLIENTS_MAX as u64)? {
             let client = ClientId::decode(from)?;
-            let mut seen = Seen { floor: from.u64("floor")?, last: from.u64("position")?, ..Seen::default() };
-            for _ in 0..from.count("wishes", ABOVE_MAX as u64)? {
-                let number = from.u64("wish's number")?;
-                if number <= seen.floor {
-                    let allowed = "above the floor";
-                    return Err(WireError::Invalid { what: "wish's number", value: number, allowed });
-                }
-                seen.above.insert(number);
-            }
-            clients.insert(client, seen);
+            let last = from.u64("position")?;
+            let wishes = Taken::decode(from, ABOVE_MAX, |from| from.u64("wish's number"))?;
+            clients.insert(client, Seen { wishes, last });
         }
         Ok(Clients(clients))
     }
@@ -355,7 +332,7 @@ mod tests {
         for number in 1..3 * ABOVE_MAX as u64 {
             assert!(clients.enter(ClientId(0), number * 2, number));
         }
-        assert!(clients.0[&ClientId(0)].above.len() <= ABOVE_MAX);
+        assert!(clients.0[&ClientId(0)].wishes.above().len() <= ABOVE_MAX);
         assert!(!clients.enter(ClientId(0), 3, 9_999), "what lies far below is void");
         for client in 1..2 * CLIENTS_MAX as u128 {
             assert!(clients.enter(ClientId(client), 1, 100_000 + client as u64));

@@ -391,10 +391,10 @@ impl PrimaryBackup {
     /// Whether it has an attempt that nobody has said a word to. Another, with a higher ballot, would fare no better, and would disturb
     /// those who can hear one another: it may be this replica that is heard by nobody, or that hears nobody. It goes on asking.
     fn is_unheard(&self) -> bool {
-        let own = |promises: &BTreeMap<NodeId, Promise>| promises.keys().all(|node| *node == self.id);
-        self.proposal.as_ref().is_some_and(
-            |proposal| matches!(&proposal.stage, Stage::Preparing { promises, .. } if own(promises)),
-        ) && self.view.members.voters.len() > 1
+        let Some(Proposal { stage: Stage::Preparing { promises, .. }, .. }) = &self.proposal else {
+            return false;
+        };
+        self.view.members.voters.len() > 1 && promises.keys().all(|node| *node == self.id)
     }
 
     /// How long to wait for a sign of life.

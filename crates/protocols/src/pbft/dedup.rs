@@ -5,11 +5,11 @@
 //! kept is a floor and the numbers above it. The table is part of the replicated state: it changes by what is
 //! executed and by nothing else, and it travels with snapshots.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use bytes::BytesMut;
 use synod_core::wire::{Reader, put_u64};
-use synod_core::{NodeId, Wire, WireError};
+use synod_core::{NodeId, Taken, Wire, WireError};
 
 /// Numbers above the floor, at most so many for each origin; beyond it the floor rises, and what lies below is void.
 /// An honest replica has far fewer requests under way.
@@ -18,62 +18,34 @@ const ABOVE_MAX: usize = 1024;
 /// A request's number holds its origin's life above these bits, and a counter below.
 pub(super) const LIFE_SHIFT: u32 = 32;
 
-/// Which requests were executed, of every origin.
+/// Which requests were executed, of every origin; of each, those above the floor are all of one life.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Executed {
-    origins: BTreeMap<NodeId, Seen>,
-}
-
-/// Invariant: every number in `above` is greater than `floor + 1`, but the first may not yet be merged; all of one life.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Seen {
-    /// Everything up to here was executed, or never will be.
-    floor: u64,
-    above: BTreeSet<u64>,
+    origins: BTreeMap<NodeId, Taken>,
 }
 
 impl Executed {
     /// Whether the request was executed, or never will be.
     #[must_use]
     pub fn holds(&self, (origin, number): (NodeId, u64)) -> bool {
-        self.origins.get(&origin).is_some_and(|seen| number <= seen.floor || seen.above.contains(&number))
+        self.origins.get(&origin).is_some_and(|taken| taken.holds(number))
     }
 
     /// Executes a request: whether it is the first time.
     pub(super) fn execute(&mut self, (origin, number): (NodeId, u64)) -> bool {
-        let seen = self.origins.entry(origin).or_default();
-        if number <= seen.floor || seen.above.contains(&number) {
-            return false;
-        }
+        let taken = self.origins.entry(origin).or_default();
         // A new life: what the earlier ones asked for and did not get is void, and nobody waits for it.
-        if number >> LIFE_SHIFT > seen.floor >> LIFE_SHIFT {
-            seen.floor = number >> LIFE_SHIFT << LIFE_SHIFT;
-            seen.above.clear();
-        }
-        seen.above.insert(number);
-        while seen.above.len() > ABOVE_MAX
-            && let Some(lowest) = seen.above.pop_first()
-        {
-            seen.floor = lowest;
-        }
-        while seen.above.first() == Some(&(seen.floor + 1)) {
-            seen.above.pop_first();
-            seen.floor += 1;
-        }
-        true
+        taken.raise(number >> LIFE_SHIFT << LIFE_SHIFT);
+        taken.take(number, ABOVE_MAX)
     }
 }
 
 impl Wire for Executed {
     fn encode(&self, out: &mut BytesMut) {
         put_u64(out, self.origins.len() as u64);
-        for (origin, seen) in &self.origins {
+        for (origin, taken) in &self.origins {
             origin.encode(out);
-            put_u64(out, seen.floor);
-            put_u64(out, seen.above.len() as u64);
-            for number in &seen.above {
-                put_u64(out, *number);
-            }
+            taken.encode(out);
         }
     }
 
@@ -81,17 +53,8 @@ impl Wire for Executed {
         let mut origins = BTreeMap::new();
         for _ in 0..from.count("origins", 1 << 10)? {
             let origin = NodeId::decode(from)?;
-            let floor = super::wire::number(from, "floor")?;
-            let mut above = BTreeSet::new();
-            for _ in 0..from.count("executed requests", ABOVE_MAX as u64)? {
-                let number = super::wire::number(from, "request number")?;
-                if number <= floor {
-                    let allowed = "above the floor";
-                    return Err(WireError::Invalid { what: "executed request", value: number, allowed });
-                }
-                above.insert(number);
-            }
-            origins.insert(origin, Seen { floor, above });
+            let number = |from: &mut Reader| super::wire::number(from, "request number");
+            origins.insert(origin, Taken::decode(from, ABOVE_MAX, number)?);
         }
         Ok(Executed { origins })
     }
@@ -128,7 +91,7 @@ mod tests {
         for number in 1..10_000 {
             executed.execute(name(number * 2));
         }
-        assert!(executed.origins[&NodeId(1)].above.len() <= ABOVE_MAX);
+        assert!(executed.origins[&NodeId(1)].above().len() <= ABOVE_MAX);
         assert!(!executed.execute(name(3)), "what lies far below is void");
     }
 }

@@ -18,24 +18,13 @@ use super::Service;
 use super::backend::Backend;
 use super::payload::Payload;
 use super::stream::{Inbox, Outbox, no_request};
+use super::watch::Open;
 use crate::status::{Code, Status};
 use crate::witness::voice::{Ear, Voice};
 use crate::witness::words::{Ask, Item};
 
 /// No more is said at once when there are so many bytes.
 const SAID_BYTES_MAX: usize = 1 << 20;
-
-/// The stream at the hub; dropping it forgets its watches.
-struct Open<'a, B: Backend> {
-    service: &'a Service<B>,
-    stream: StreamId,
-}
-
-impl<B: Backend> Drop for Open<'_, B> {
-    fn drop(&mut self) {
-        self.service.backend.store().write().hub().close_stream(self.stream);
-    }
-}
 
 /// A proxy's connection.
 struct Witness {

@@ -30,9 +30,9 @@ const TAKEN_BYTES: usize = 64 * 1024;
 const FRAGMENT_OVERHEAD: usize = 512 * 1024;
 
 /// The stream at the hub; dropping it forgets its watches.
-struct Open<'a, B: Backend> {
-    service: &'a Service<B>,
-    stream: StreamId,
+pub(super) struct Open<'a, B: Backend> {
+    pub(super) service: &'a Service<B>,
+    pub(super) stream: StreamId,
 }
 
 impl<B: Backend> Drop for Open<'_, B> {
