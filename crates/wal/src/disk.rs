@@ -105,12 +105,12 @@ pub trait DiskFile: Send + Sync {
     /// As [`DiskFile::sync_data`].
     fn sync_all(&self) -> io::Result<()>;
 
-    /// Syncs, then forgets what memory holds of the file, so that the next read tells what the *disk*
-    /// holds: after a failed sync the operating system may serve bytes that never got there.
+    /// Syncs, then forgets what memory holds of the file from `from` on, so that the next read tells what the *disk* holds:
+    /// after a failed sync the operating system may serve bytes that never got there.
     ///
     /// # Errors
     /// As [`DiskFile::sync_data`].
-    fn settle(&self) -> io::Result<()>;
+    fn settle(&self, from: u64) -> io::Result<()>;
 }
 
 /// A name in the folder.

@@ -60,6 +60,7 @@ pub mod recover;
 pub mod segment;
 mod snapshot;
 mod snapshot_writer;
+mod window;
 
 pub use checkpoint::{BATCH_BYTES_MAX, RECORD_BYTES_MAX, Superseded};
 pub use disk::{Disk, DiskFile, Entry, EntryKind};

@@ -22,7 +22,7 @@ use crate::mutants::Mutant;
 use crate::names;
 use crate::recover::{Recovery, recover};
 use crate::segment::{BATCH_HEADER_BYTES, Checkpoint, HEADER_BYTES, Header, Identity, Kind, seal_batch};
-use crate::snapshot::Snapshots;
+use crate::snapshot::{SnapshotFile, Snapshots};
 
 /// A mark goes to a page of its own: what destroys the last batch should not destroy what proves it.
 const PAGE_BYTES: u64 = 4096;
@@ -129,7 +129,21 @@ impl Log {
         identity: Identity,
         options: LogOptions,
     ) -> Result<(Log, Recovery), LogError> {
-        let found = recover(&disk, identity, options.on_damage == OnDamage::Refuse)?;
+        Log::open_ahead(disk, identity, options, |_| ())
+    }
+
+    /// As [`Log::open`]; `ahead` is shown the snapshot that the log stands on before the records are read, so that it can be
+    /// loaded while the disk is busy with those.
+    ///
+    /// # Errors
+    /// As [`Log::open`].
+    pub fn open_ahead(
+        disk: Arc<dyn Disk>,
+        identity: Identity,
+        options: LogOptions,
+        ahead: impl FnOnce(&SnapshotFile),
+    ) -> Result<(Log, Recovery), LogError> {
+        let found = recover(&disk, identity, options.on_damage == OnDamage::Refuse, ahead)?;
         for name in &found.obsolete {
             disk.remove(name).map_err(|error| LogError::io("removing", disk.path(name), error))?;
         }

@@ -506,7 +506,7 @@ impl DiskFile for MemoryFile {
         self.sync_data()
     }
 
-    fn settle(&self) -> io::Result<()> {
+    fn settle(&self, _from: u64) -> io::Result<()> {
         self.sync_data()
     }
 }

@@ -213,10 +213,11 @@ impl DiskFile for RealFile {
         self.0.sync_all()
     }
 
-    fn settle(&self) -> io::Result<()> {
+    fn settle(&self, from: u64) -> io::Result<()> {
         self.0.sync_data()?;
+        // A page that is forgotten in part is not forgotten; the largest pages there are have 64 KiB.
         #[cfg(target_os = "linux")]
-        rustix::fs::fadvise(&self.0, 0, None, rustix::fs::Advice::DontNeed)?;
+        rustix::fs::fadvise(&self.0, from / (64 << 10) * (64 << 10), None, rustix::fs::Advice::DontNeed)?;
         Ok(())
     }
 }

@@ -22,6 +22,7 @@
 //! Two more facts are checked by length: the last segment is exactly as long as it was made, and one that has
 //! a successor is shorter. So a log whose last file was cut off, or whose last files are gone, is damaged, too.
 
+use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -32,10 +33,11 @@ use crate::error::{Damage, LogError};
 use crate::mutants::Mutant;
 use crate::names::{self, Contents};
 use crate::segment::{
-    BadHeader, BatchHeader, FORMAT_VERSION, HEADER_BYTES, Header, Identity, Kind, NUMBER_MAX, body,
-    body_is_whole, could_be_torn, find_batch, find_misplaced, is_zero, split_body,
+    BATCH_HEADER_BYTES, BadHeader, BatchHeader, FORMAT_VERSION, HEADER_BYTES, Header, Identity, Kind,
+    NUMBER_MAX, body, could_be_torn, find_batch, find_misplaced, is_whole, is_zero, split_body,
 };
 use crate::snapshot::SnapshotFile;
+use crate::window::Window;
 
 /// What a data folder held.
 #[derive(Debug, Default)]
@@ -93,11 +95,12 @@ pub(crate) struct LastSegment {
     pub(crate) data_end: u64,
 }
 
-/// Reads the folder; changes nothing in it.
+/// Reads the folder; changes nothing in it. `ahead` is shown the snapshot before the records are read.
 pub(crate) fn recover(
     disk: &Arc<dyn Disk>,
     identity: Identity,
     refuse_damage: bool,
+    ahead: impl FnOnce(&SnapshotFile),
 ) -> Result<Found, LogError> {
     let folder = disk.path("");
     let entries =
@@ -114,6 +117,12 @@ pub(crate) fn recover(
     let mut reader = Reader::new(disk.as_ref(), identity, refuse_damage);
     let live = reader.live_segments(&contents.segments)?;
     let base = live[0].header;
+    let at = Index(base.checkpoint.map_or(0, |checkpoint| checkpoint.snapshot));
+    if at > Index::ZERO {
+        let snapshot = open_snapshot(disk, identity, at, &contents)?;
+        ahead(&snapshot);
+        reader.recovery.snapshot = Some(snapshot);
+    }
     let mut last = None;
     let segments: Vec<u64> = live.iter().map(|segment| segment.header.number).collect();
     let mut live = live.into_iter().peekable();
@@ -130,10 +139,6 @@ pub(crate) fn recover(
         return Err(LogError::Damaged(damage));
     }
     let mut recovery = reader.recovery;
-    let at = Index(base.checkpoint.map_or(0, |checkpoint| checkpoint.snapshot));
-    if at > Index::ZERO {
-        recovery.snapshot = Some(open_snapshot(disk, identity, at, &contents)?);
-    }
     recovery.unused_snapshots = contents.snapshots.iter().copied().filter(|other| *other > at).collect();
     let obsolete = contents.temporaries.into_iter();
     let obsolete =
@@ -218,8 +223,6 @@ impl<'a> Reader<'a> {
             move |error| LogError::io(action, path, error)
         };
         let file = self.disk.open(&name).map_err(failed("opening"))?;
-        // What a process wrote before it was killed may be read back and still not be on the disk.
-        file.settle().map_err(failed("syncing"))?;
         let length = file.length().map_err(failed("asking for the length"))?;
         // A file gets its name when its header is durable, so there is no such thing as a torn header.
         let rotten = |what: String| {
@@ -267,24 +270,80 @@ impl<'a> Reader<'a> {
     ) -> Result<LastSegment, LogError> {
         let Segment { header, file, length } = segment;
         let path = self.disk.path(&names::segment(header.number));
-        let mut bytes = std::mem::take(&mut self.buffer);
         let failed = |error| LogError::io("reading", path.clone(), error);
-        let size = usize::try_from(length).unwrap_or(usize::MAX);
-        bytes.clear();
-        bytes.try_reserve_exact(size).map_err(|error| failed(error.into()))?;
-        bytes.resize(size, 0);
-        file.read_at(0, &mut bytes).map_err(failed)?;
-        let (salt, data_end) = (header.salt(), data_end(&bytes));
-        let checkpoint_end = header.batches_at();
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        if following.is_none() {
+            self.settle_last(&header, &*file, length)
+                .map_err(|error| LogError::io("syncing", path.clone(), error))?;
+        }
+        let (mut at, is_all) = self.read_sound(&header, &*file, length).map_err(failed)?;
+        let (mut bytes, mut end) = (Vec::new(), at);
+        if !is_all {
+            bytes.try_reserve_exact(length).map_err(|error| failed(error.into()))?;
+            bytes.resize(length, 0);
+            file.read_at(0, &mut bytes).map_err(failed)?;
+            end = data_end(&bytes);
+            at = self.read_on(&header, &path, &bytes[..], at, end)?;
+        }
+        let ending = Ending { path: &path, bytes: &bytes, length, at, data_end: end, header: &header };
+        self.end_segment(&ending, following)?;
+        Ok(LastSegment { header, file, end: at as u64, data_end: end as u64 })
+    }
+
+    /// Makes sure that what is read of the log's last segment is what its disk holds. What a process wrote before it was killed
+    /// may be read back and still not be there, even after a sync that failed; but only the last batch can be so, because none
+    /// is written before the one in front of it is synced.
+    fn settle_last(&mut self, header: &Header, file: &dyn DiskFile, length: usize) -> io::Result<()> {
+        let mut window = Window::new(file, length, std::mem::take(&mut self.buffer));
+        let (mut last, mut at) = (HEADER_BYTES, HEADER_BYTES);
+        while let Some(bytes) = window.array::<BATCH_HEADER_BYTES>(at)?
+            && let Some(batch) = BatchHeader::decode_at(&bytes, at, header.salt())
+        {
+            last = at;
+            at = at.saturating_add(batch.bytes());
+        }
+        self.buffer = window.into_buffer();
+        file.settle(last as u64)
+    }
+
+    /// Reads batches as long as each is whole and follows the one before. Where that ends, and whether nothing follows.
+    fn read_sound(
+        &mut self,
+        header: &Header,
+        file: &dyn DiskFile,
+        length: usize,
+    ) -> io::Result<(usize, bool)> {
+        let mut window = Window::new(file, length, std::mem::take(&mut self.buffer));
         let mut at = HEADER_BYTES;
+        while let Some(bytes) = window.array::<BATCH_HEADER_BYTES>(at)?
+            && let Some(batch) = BatchHeader::decode_at(&bytes, at, header.salt())
+            && self.is_next(header, at, &batch)
+            && let Some(body) = window.copy(at + BATCH_HEADER_BYTES, batch.body_bytes as usize)?
+            && self.take(&body, &batch).is_some()
+        {
+            at += batch.bytes();
+        }
+        let is_all = window.is_zero_from(at)?;
+        self.buffer = window.into_buffer();
+        Ok((at, is_all))
+    }
+
+    /// Reads on where a segment is not sound, and leaps over what cannot be read. Where the last valid batch ends.
+    fn read_on(
+        &mut self,
+        header: &Header,
+        path: &str,
+        bytes: &[u8],
+        mut at: usize,
+        data_end: usize,
+    ) -> Result<usize, LogError> {
+        let salt = header.salt();
         // Each turn reads a batch, or leaps over what cannot be read, or finds the end.
         loop {
-            let in_checkpoint = (at as u64) < checkpoint_end;
-            let batch = BatchHeader::decode(&bytes, at, salt)
-                .filter(|batch| batch.first == self.expected)
-                .filter(|batch| in_checkpoint == (batch.kind == Kind::Checkpoint));
+            let batch = BatchHeader::decode(bytes, at, salt).filter(|batch| self.is_next(header, at, batch));
             if let Some(batch) = batch
-                && self.take(&bytes, at, &batch).is_some()
+                && let Some(body) = body(bytes, at, &batch)
+                && self.take(&Bytes::copy_from_slice(body), &batch).is_some()
             {
                 at += batch.bytes();
                 continue;
@@ -293,15 +352,16 @@ impl<'a> Reader<'a> {
             // batch must be whole.
             let expected = self.expected;
             let found = find_batch(&bytes[..data_end], at + 1, salt, |found_at, found| {
-                found.first > expected || found.first == expected && body_is_whole(&bytes, found_at, found)
+                let is_whole = || body(bytes, found_at, found).is_some_and(|body| is_whole(body, found));
+                found.first > expected || found.first == expected && is_whole()
             });
-            let Some((found_at, found)) = found else { break };
-            if found.first > self.expected || in_checkpoint {
+            let Some((found_at, found)) = found else { return Ok(at) };
+            if found.first > self.expected || (at as u64) < header.batches_at() {
                 let what = format!(
                     "it does not match its checksum, and what was written later, at offset {found_at}, proves \
                      that it did once"
                 );
-                self.damaged(&path, at, Some(found.first), what)?;
+                self.damaged(path, at, Some(found.first), what)?;
                 self.expected = found.first;
             } else if !is_zero(&bytes[at..found_at]) {
                 let bytes = found_at - at;
@@ -310,27 +370,28 @@ impl<'a> Reader<'a> {
             }
             at = found_at;
         }
-        let end = Ending { path: &path, bytes: &bytes, at, data_end, header: &header };
-        self.end_segment(&end, following)?;
-        self.buffer = bytes;
-        Ok(LastSegment { header, file, end: at as u64, data_end: data_end as u64 })
     }
 
-    /// Takes the records of the batch at `at`, if it is whole.
-    fn take(&mut self, bytes: &[u8], at: usize, batch: &BatchHeader) -> Option<()> {
-        if !body_is_whole(bytes, at, batch) {
+    /// Whether this batch is the one that comes next, at `at`.
+    fn is_next(&self, header: &Header, at: usize, batch: &BatchHeader) -> bool {
+        let in_checkpoint = (at as u64) < header.batches_at();
+        batch.first == self.expected && in_checkpoint == (batch.kind == Kind::Checkpoint)
+    }
+
+    /// Takes the records of a batch, if it is whole. The memory is the batch's own: a record that lives on must not keep a whole
+    /// segment there.
+    fn take(&mut self, body: &Bytes, batch: &BatchHeader) -> Option<()> {
+        if !is_whole(body, batch) {
             return None;
         }
         if Mutant::DamageIsTorn.is_on() && self.recovery.torn.is_some() {
             self.expected = batch.next();
             return Some(());
         }
-        // A copy of its own for each batch: a record that lives on must not keep a whole segment in memory.
-        let body = Bytes::copy_from_slice(body(bytes, at, batch)?);
         let damaged = self.recovery.damage.is_some();
         let records = if damaged { &mut self.recovery.after_damage } else { &mut self.recovery.records };
         let before = records.len();
-        if split_body(&body, batch.records, records).is_none() {
+        if split_body(body, batch.records, records).is_none() {
             records.truncate(before);
             return None;
         }
@@ -340,7 +401,7 @@ impl<'a> Reader<'a> {
 
     /// Judges what lies behind the last valid batch of a segment.
     fn end_segment(&mut self, end: &Ending<'_>, following: Option<&Header>) -> Result<(), LogError> {
-        let Ending { path, bytes, at, data_end, header } = *end;
+        let Ending { path, bytes, length, at, data_end, header } = *end;
         let nothing_left = at >= data_end;
         if (at as u64) < header.batches_at() {
             let what = "the checkpoint that the segment begins with cannot be read".to_owned();
@@ -364,11 +425,10 @@ impl<'a> Reader<'a> {
             }
             return Ok(());
         }
-        if (bytes.len() as u64) < header.capacity {
+        if (length as u64) < header.capacity {
             let what = format!(
-                "it has {} bytes, and the last segment of a log has {}: it was cut off, or the segments behind \
+                "it has {length} bytes, and the last segment of a log has {}: it was cut off, or the segments behind \
                  it are gone",
-                bytes.len(),
                 header.capacity
             );
             return self.damaged(path, at, None, what);
@@ -425,7 +485,9 @@ impl<'a> Reader<'a> {
 /// Where the reading of a segment came to an end.
 struct Ending<'a> {
     path: &'a str,
+    /// All of it; empty where nothing but zeros lies behind what was read.
     bytes: &'a [u8],
+    length: usize,
     /// Where the last valid batch ends.
     at: usize,
     /// Where the last byte ends that is not zero.

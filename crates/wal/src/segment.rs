@@ -204,6 +204,15 @@ impl BatchHeader {
     /// The header at `offset` of a segment, when one is there.
     pub(crate) fn decode(segment: &[u8], offset: usize, salt: u32) -> Option<BatchHeader> {
         let bytes = segment.get(offset..offset.checked_add(BATCH_HEADER_BYTES)?)?;
+        Self::decode_at(bytes.try_into().ok()?, offset, salt)
+    }
+
+    /// The header that these bytes are, if they were sealed for `offset`.
+    pub(crate) fn decode_at(
+        bytes: &[u8; BATCH_HEADER_BYTES],
+        offset: usize,
+        salt: u32,
+    ) -> Option<BatchHeader> {
         if !is_header_of(bytes, salt, offset) {
             return None;
         }
@@ -367,9 +376,8 @@ pub(crate) fn find_misplaced(segment: &[u8], range: Range<usize>, salt: u32) -> 
     })
 }
 
-/// The records of a batch's body, when it is whole: the sum matches and the lengths fit.
-pub(crate) fn body_is_whole(segment: &[u8], offset: usize, header: &BatchHeader) -> bool {
-    let Some(body) = body(segment, offset, header) else { return false };
+/// Whether a batch's body is what was written.
+pub(crate) fn is_whole(body: &[u8], header: &BatchHeader) -> bool {
     body.last() == Some(&BATCH_END)
         && (crc32c::crc32c(body) == header.body_sum || crate::mutants::Mutant::ChecksNoSums.is_on())
 }

@@ -52,6 +52,14 @@ impl Content {
         true
     }
 
+    /// Becomes like `other` from `from` on.
+    pub(crate) fn take_from(&mut self, other: &Content, from: usize) {
+        self.stored.resize(from.min(self.length), 0);
+        self.stored.extend_from_slice(other.stored.get(from..).unwrap_or_default());
+        self.length = other.length;
+        self.stored.truncate(self.length);
+    }
+
     /// Flips one bit, if the file has it.
     pub(crate) fn flip(&mut self, bit: usize) {
         let mut byte = [0];
@@ -66,6 +74,34 @@ mod tests {
     use super::*;
 
     /// Stored or not, zeros are read back as zeros, and what is cut off is gone.
+    #[test]
+    fn only_the_end_is_taken_over() {
+        let content = |bytes: &[u8], length| {
+            let mut content = Content::default();
+            content.put(0, bytes);
+            content.set_len(length);
+            content
+        };
+        for (other, from, expected) in [
+            (content(b"abcdef", 8), 4, content(b"ABCDef", 8)),
+            (content(b"ab", 6), 4, content(b"ABCD", 6)),
+            (content(b"abcdef", 6), 0, content(b"abcdef", 6)),
+            (content(b"abcdefgh", 9), 7, content(b"ABCDE\0\0h", 9)),
+            (content(b"ab", 3), 4, content(b"ABC", 3)),
+        ] {
+            let mut taken = content(b"ABCDE", 8);
+            taken.take_from(&other, from);
+            let same = |left: &Content, right: &Content| {
+                let (mut a, mut b) = ([0; 9], [0; 9]);
+                left.len() == right.len()
+                    && left.read(0, &mut a[..left.len()])
+                    && right.read(0, &mut b[..right.len()])
+                    && a == b
+            };
+            assert!(same(&taken, &expected), "{taken:?} is not {expected:?}");
+        }
+    }
+
     #[test]
     fn zeros_need_no_room() {
         let mut content = Content::default();

@@ -30,6 +30,9 @@ pub use gate::{Call, Coverage, Effect, Gate, Site, Trap};
 /// The atom of a disk: a sector is written whole or not at all.
 pub const SECTOR: usize = 512;
 
+/// What the running system forgets of a file at once.
+const PAGE: usize = 4096;
+
 /// How much of what was not synced is lost when the power fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Loss {
@@ -551,11 +554,11 @@ impl DiskFile for SimFile {
         self.sync(Call::SyncAll)
     }
 
-    fn settle(&self) -> io::Result<()> {
+    fn settle(&self, from: u64) -> io::Result<()> {
         self.sync(Call::Settle)?;
         let mut state = self.disk.state();
         if let Some(file) = state.files.get_mut(&self.inode) {
-            file.now.clone_from(&file.durable);
+            file.now.take_from(&file.durable, from as usize / PAGE * PAGE);
         }
         Ok(())
     }
