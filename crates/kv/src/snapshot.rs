@@ -85,8 +85,8 @@ pub struct FrozenStore {
     convergent: Option<Convergent>,
 }
 
-/// A replicated state that was read back.
-pub(crate) struct State {
+/// A replicated state that was read back, and that no store has become yet.
+pub struct State {
     pub(crate) mvcc: Mvcc,
     pub(crate) leases: Leases,
     pub(crate) alarms: BTreeSet<Alarm>,
@@ -114,7 +114,7 @@ impl Machine for Store {
     }
 
     fn merge(&self, other: &SnapshotRef, at: Index) -> io::Result<FrozenStore> {
-        self.merged(read(other)?, at).map(|merged| merged.freeze())
+        self.merged(State::read(other)?, at).map(|merged| merged.freeze())
     }
 
     fn freeze(&self) -> FrozenStore {
@@ -137,14 +137,7 @@ impl Machine for Store {
     }
 
     fn restore(&mut self, source: &SnapshotRef) -> io::Result<()> {
-        let state = read(source)?;
-        if state.convergent.is_some() != self.convergent.is_some() {
-            return Err(bad(
-                "a store with a single order cannot become one without, nor the other way round",
-            ));
-        }
-        self.become_state(state);
-        Ok(())
+        self.become_state(State::read(source)?)
     }
 
     fn taken_back(&mut self) {
@@ -347,7 +340,7 @@ impl Convergent {
     }
 }
 
-fn bad(what: &'static str) -> io::Error {
+pub(crate) fn bad(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("snapshot: {what}"))
 }
 
@@ -433,76 +426,82 @@ impl Source<'_> {
     }
 }
 
-fn read(snapshot: &SnapshotRef) -> io::Result<State> {
-    if snapshot.bytes < (MAGIC.len() + 1 + CHECKSUM_BYTES) as u64 {
-        return Err(bad("too short"));
-    }
-    let mut from = Source { snapshot, fetched: 0, crc: 0, buffer: Vec::new(), next: 0 };
-    if from.take(MAGIC.len())? != MAGIC {
-        return Err(bad("not a store's"));
-    }
-    let format = from.take(1)?[0];
-    if ![FORMAT, FORMAT_CONVERGENT, FORMAT_WISHES].contains(&format) {
-        return Err(bad("written in a form that this version does not know"));
-    }
-    let applied = Index(from.number("applied position")?);
-    let revision = from.signed("revision")?;
-    let compacted = from.signed("compacted revision")?.wrapping_sub(1);
-    if !(1..=REVISION_MAX).contains(&revision) || compacted < -1 || compacted > revision {
-        return Err(bad("impossible revisions"));
-    }
-    let quota = from.number("quota")?;
-    let convergent = if format == FORMAT_CONVERGENT { Some(Convergent::read(&mut from)?) } else { None };
-    let mut clients = Clients::default();
-    if format == FORMAT_WISHES {
-        let length = from.count("clients")?;
-        let bytes = Bytes::copy_from_slice(from.take(length)?);
-        clients = Clients::decode_all(bytes).map_err(|_| bad("clients"))?;
-        if clients.is_empty() {
-            return Err(bad("no clients where some were promised"));
+impl State {
+    /// Reads a whole snapshot.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is none that a store wrote: nothing that it says is believed unchecked.
+    pub fn read(snapshot: &SnapshotRef) -> io::Result<State> {
+        if snapshot.bytes < (MAGIC.len() + 1 + CHECKSUM_BYTES) as u64 {
+            return Err(bad("too short"));
         }
-    }
-    let mut alarms = BTreeSet::new();
-    for _ in 0..from.count("alarms")? {
-        let mut bytes = BytesMut::new();
-        put_varint(&mut bytes, from.number("alarm")?);
-        bytes.extend_from_slice(from.take(1)?);
-        alarms.insert(decode_alarm(&mut Reader::new(bytes.freeze())).map_err(|_| bad("alarm"))?);
-    }
-    let mut members = BTreeMap::new();
-    for _ in 0..from.count("members")? {
-        let node = from.number("member")?;
-        let length = from.count("member attributes")?;
-        let attributes = MemberAttributes::decode_all(Bytes::copy_from_slice(from.take(length)?));
-        let attributes = attributes.map_err(|_| bad("member attributes"))?;
-        members.insert(node, attributes);
-    }
-    let mut leases = Leases::default();
-    for _ in 0..from.count("leases")? {
-        let id = from.signed("lease")?;
-        if id == 0 || leases.get(id).is_some() {
-            return Err(bad("a lease without a name of its own"));
+        let mut from = Source { snapshot, fetched: 0, crc: 0, buffer: Vec::new(), next: 0 };
+        if from.take(MAGIC.len())? != MAGIC {
+            return Err(bad("not a store's"));
         }
-        let (ttl, remaining) = (from.signed("lease length")?, from.signed("lease remaining")?);
-        leases.insert(id, Lease { ttl, remaining, ..Lease::default() });
+        let format = from.take(1)?[0];
+        if ![FORMAT, FORMAT_CONVERGENT, FORMAT_WISHES].contains(&format) {
+            return Err(bad("written in a form that this version does not know"));
+        }
+        let applied = Index(from.number("applied position")?);
+        let revision = from.signed("revision")?;
+        let compacted = from.signed("compacted revision")?.wrapping_sub(1);
+        if !(1..=REVISION_MAX).contains(&revision) || compacted < -1 || compacted > revision {
+            return Err(bad("impossible revisions"));
+        }
+        let quota = from.number("quota")?;
+        let convergent = if format == FORMAT_CONVERGENT { Some(Convergent::read(&mut from)?) } else { None };
+        let mut clients = Clients::default();
+        if format == FORMAT_WISHES {
+            let length = from.count("clients")?;
+            let bytes = Bytes::copy_from_slice(from.take(length)?);
+            clients = Clients::decode_all(bytes).map_err(|_| bad("clients"))?;
+            if clients.is_empty() {
+                return Err(bad("no clients where some were promised"));
+            }
+        }
+        let mut alarms = BTreeSet::new();
+        for _ in 0..from.count("alarms")? {
+            let mut bytes = BytesMut::new();
+            put_varint(&mut bytes, from.number("alarm")?);
+            bytes.extend_from_slice(from.take(1)?);
+            alarms.insert(decode_alarm(&mut Reader::new(bytes.freeze())).map_err(|_| bad("alarm"))?);
+        }
+        let mut members = BTreeMap::new();
+        for _ in 0..from.count("members")? {
+            let node = from.number("member")?;
+            let length = from.count("member attributes")?;
+            let attributes = MemberAttributes::decode_all(Bytes::copy_from_slice(from.take(length)?));
+            let attributes = attributes.map_err(|_| bad("member attributes"))?;
+            members.insert(node, attributes);
+        }
+        let mut leases = Leases::default();
+        for _ in 0..from.count("leases")? {
+            let id = from.signed("lease")?;
+            if id == 0 || leases.get(id).is_some() {
+                return Err(bad("a lease without a name of its own"));
+            }
+            let (ttl, remaining) = (from.signed("lease length")?, from.signed("lease remaining")?);
+            leases.insert(id, Lease { ttl, remaining, ..Lease::default() });
+        }
+        let mut view = View { revision, compacted, ..View::empty() };
+        let (mut found, sum) = read_records(&mut from, &mut view)?;
+        if Mutant::RevisionOfPairs.is_on() {
+            let pairs = view.arena.history(0).filter(|(_, record)| !record.tombstone);
+            view.revision = pairs.map(|(_, record)| record.main()).max().unwrap_or(1);
+        }
+        read_keys(&mut from, &mut view, &mut found, &mut leases)?;
+        drop(found);
+        if from.remaining() > 0 {
+            return Err(bad("bytes left over"));
+        }
+        let mut crc = [0; CHECKSUM_BYTES];
+        snapshot.source.read_at(snapshot.bytes - CHECKSUM_BYTES as u64, &mut crc)?;
+        if u32::from_le_bytes(crc) != from.crc {
+            return Err(bad("the checksum differs"));
+        }
+        Ok(State { mvcc: Mvcc::of(view, sum), leases, alarms, members, quota, applied, clients, convergent })
     }
-    let mut view = View { revision, compacted, ..View::empty() };
-    let (mut found, sum) = read_records(&mut from, &mut view)?;
-    if Mutant::RevisionOfPairs.is_on() {
-        let pairs = view.arena.history(0).filter(|(_, record)| !record.tombstone);
-        view.revision = pairs.map(|(_, record)| record.main()).max().unwrap_or(1);
-    }
-    read_keys(&mut from, &mut view, &mut found, &mut leases)?;
-    drop(found);
-    if from.remaining() > 0 {
-        return Err(bad("bytes left over"));
-    }
-    let mut crc = [0; CHECKSUM_BYTES];
-    snapshot.source.read_at(snapshot.bytes - CHECKSUM_BYTES as u64, &mut crc)?;
-    if u32::from_le_bytes(crc) != from.crc {
-        return Err(bad("the checksum differs"));
-    }
-    Ok(State { mvcc: Mvcc::of(view, sum), leases, alarms, members, quota, applied, clients, convergent })
 }
 
 /// A record that was read back: where it is, and what its key must know.

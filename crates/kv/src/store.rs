@@ -11,6 +11,7 @@
 //! Left out: users and roles (a later floor of work; their checks belong into `admit`).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::sync::{Arc, Weak};
 
 use synod_core::{Audience, Command, Index, NodeId, Wire};
@@ -28,6 +29,7 @@ use crate::op::{
     TxnReply,
 };
 use crate::scrub::Scrub;
+use crate::snapshot::{State, bad};
 use crate::txn::{self, Writer};
 use crate::view::View;
 use crate::watch::{Census, Hub};
@@ -475,7 +477,15 @@ impl Store {
     }
 
     /// Replaces the replicated state; watchers go on where they were, out of the new history.
-    pub(crate) fn become_state(&mut self, state: crate::snapshot::State) {
+    ///
+    /// # Errors
+    /// When one of the two has a single order and the other has none; nothing has changed then.
+    pub fn become_state(&mut self, state: State) -> io::Result<()> {
+        if state.convergent.is_some() != self.convergent.is_some() {
+            return Err(bad(
+                "a store with a single order cannot become one without, nor the other way round",
+            ));
+        }
         self.mvcc = state.mvcc;
         let before = std::mem::replace(&mut self.leases, state.leases);
         if Mutant::RestoreKeepsLeases.is_on() {
@@ -505,6 +515,7 @@ impl Store {
             None => self.hub.history_replaced(&self.mvcc.view),
             Some(theirs) => self.take_over(theirs),
         }
+        Ok(())
     }
 
     /// Takes over what a snapshot knew beside the keys. Its history is the own one only when the replica starts from its own

@@ -102,7 +102,7 @@ impl<P: Protocol> Cluster<P> {
         let open = |id: u64| {
             let config =
                 Config { id: NodeId(id), members: members.clone(), seed: id, options: P::Options::default() };
-            Replica::open(&config, Limits::default(), Recovered::default(), Counter(0), Time::ZERO)
+            Replica::open(&config, Limits::default(), Recovered::default(), Counter(0), || Time::ZERO)
         };
         let replicas = (1..=3).map(|id| open(id).expect("nothing to restore")).collect();
         let world = Perfect {

@@ -28,8 +28,8 @@ pub struct Limits {
     pub batch_bytes_max: usize,
     /// Commands waiting for the next flush; beyond it [`Replica::submit`] refuses with `Busy`.
     pub pending_max: usize,
-    /// Commands applied in one flush; the rest is applied in the next one, which is due at once. Keeps
-    /// heartbeats going while a replica catches up.
+    /// Commands applied in one flush, a long one counted once for each KiB; the rest is applied in the next one, which is due
+    /// at once. Keeps heartbeats and answers going while a replica catches up.
     pub applies_max: usize,
     /// When snapshots are taken.
     pub compaction: CompactionPolicy,
@@ -45,6 +45,11 @@ impl Default for Limits {
             compaction: CompactionPolicy::default(),
         }
     }
+}
+
+/// How much of [`Limits::applies_max`] a batch takes.
+fn work_in(batch: &Batch) -> usize {
+    batch.len().max(batch_bytes(batch) >> 10).max(1)
 }
 
 /// A snapshot could not become the machine's state: the replica must stop.
@@ -98,7 +103,8 @@ pub struct Replica<P: Protocol, M: Machine> {
 }
 
 impl<P: Protocol, M: Machine> Replica<P, M> {
-    /// Opens a replica on what its disk held; the machine is restored from the snapshot first.
+    /// Opens a replica on what its disk held; the machine is restored from the snapshot first, which takes its time: `clock` is
+    /// asked when that is over.
     ///
     /// # Errors
     /// When the machine cannot read the snapshot.
@@ -107,7 +113,7 @@ impl<P: Protocol, M: Machine> Replica<P, M> {
         limits: Limits,
         found: Recovered<P::Record>,
         mut machine: M,
-        now: Time,
+        clock: impl FnOnce() -> Time,
     ) -> Result<Self, RestoreFailed> {
         let mut out = Output::default();
         let mut growth = Growth::new(limits.compaction);
@@ -117,7 +123,7 @@ impl<P: Protocol, M: Machine> Replica<P, M> {
             growth.restart(snapshot.at);
             growth.measured(snapshot.bytes);
         }
-        let protocol = P::open(config, found, now, &mut out);
+        let protocol = P::open(config, found, clock(), &mut out);
         let applied = snapshot.as_ref().map_or(Index::ZERO, |snapshot| snapshot.at);
         let past = protocol.settled().map(|_| Past::new(applied, machine.freeze()));
         Ok(Replica {
@@ -471,7 +477,7 @@ impl<P: Protocol, M: Machine> Replica<P, M> {
                     self.advance(at);
                     self.apply(at, &batch, world);
                     self.remember(at, &batch);
-                    budget = budget.saturating_sub(batch.len().max(1));
+                    budget = budget.saturating_sub(work_in(&batch));
                 }
                 Delivery::Members { at, members } => {
                     self.advance(at);
@@ -499,7 +505,7 @@ impl<P: Protocol, M: Machine> Replica<P, M> {
                     match body {
                         Stamped::Batch(batch) => {
                             self.apply_stamped(at, stamp, &batch, world);
-                            budget = budget.saturating_sub(batch.len().max(1));
+                            budget = budget.saturating_sub(work_in(&batch));
                         }
                         Stamped::Members(members) => world.members(at, &members),
                     }

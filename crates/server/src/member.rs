@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use synod_core::{Config, Members, Protocol, Recovered, Time, Wire};
 use synod_kv::op::MemberAttributes;
 use synod_replica::{CompactionPolicy, Limits, Replica};
-use synod_wal::{Identity, Log, LogOptions, RealDisk, Recovery};
+use synod_wal::{Identity, Log, LogOptions, RealDisk, Recovery, SnapshotFile};
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
@@ -120,13 +120,18 @@ struct Opened {
     recovery: Recovery,
 }
 
-fn open(settings: &Settings, membership: Membership) -> Result<Opened, MemberError> {
+/// `ahead` is shown the snapshot before the log's records are read.
+fn open(
+    settings: &Settings,
+    membership: Membership,
+    ahead: impl FnOnce(&SnapshotFile),
+) -> Result<Opened, MemberError> {
     let disk = RealDisk::open(&settings.data_dir)?;
     for warning in disk.warnings() {
         tracing::warn!("{warning}");
     }
     let identity = Identity { cluster: membership.cluster, node: membership.member };
-    let (log, recovery) = Log::open(Arc::new(disk), identity, LogOptions::default())?;
+    let (log, recovery) = Log::open_ahead(Arc::new(disk), identity, LogOptions::default(), ahead)?;
     for warning in &recovery.warnings {
         tracing::warn!("{warning}");
     }
@@ -184,7 +189,10 @@ pub(crate) async fn serve<P: Served>(
     let peers = listen_all(settings, "listen-peer-urls", &settings.listen_peers)?;
     let metrics = listen_all(settings, "listen-metrics-urls", &settings.listen_metrics)?;
     let membership = joining::find(settings).await?;
-    let Opened { membership, log, recovery } = open(settings, membership)?;
+    let mut machine = SharedMachine::new(P::ORDER, membership.member);
+    // The disk reads the log while a thread makes a store of the snapshot.
+    let ahead = |snapshot: &SnapshotFile| machine.read_ahead(snapshot.to_ref());
+    let Opened { membership, log, recovery } = open(settings, membership, ahead)?;
     tracing::info!(
         name = settings.name,
         member_id = %membership.member,
@@ -196,7 +204,6 @@ pub(crate) async fn serve<P: Served>(
         "starting a member"
     );
 
-    let machine = SharedMachine::new(P::ORDER, membership.member);
     let founders = Members::of(membership.founders.iter().map(|(id, _, _)| *id));
     let infos = membership.founders.iter().map(|(id, name, urls)| MemberInfo {
         id: *id,
@@ -207,19 +214,19 @@ pub(crate) async fn serve<P: Served>(
     });
     let contract = Contract::of(settings.protocol, &settings.protocol_flags);
     let identity = backend::Identity { cluster: membership.cluster, member: membership.member };
-    let node = Node::new(identity, contract, machine.0.clone(), founders.clone(), infos.collect());
+    let node = Node::new(identity, contract, machine.store.clone(), founders.clone(), infos.collect());
     let options = options_of::<P>(settings, &membership, &founders, node.0.clock.now())?;
     if let Some(signing) = P::signing(&options) {
         let voice = Voice::new(settings.name.clone(), membership.cluster, signing);
         assert!(node.0.voice.set(Arc::new(voice)).is_ok(), "a member has one voice");
-        machine.0.write().keep_answers();
+        machine.store.write().keep_answers();
     }
     let founding = founders.clone();
     let config = Config { id: membership.member, members: founders, seed: membership.first_number, options };
     let found = recovered::<P>(recovery)?;
     let checked = P::check_found(&config.options, &found.records);
     checked.map_err(|wrong| MemberError::Options(format!("{}: {wrong}", settings.data_dir.display())))?;
-    let replica = Replica::<P, _>::open(&config, limits_of(settings), found, machine, node.0.clock.now())
+    let replica = Replica::<P, _>::open(&config, limits_of(settings), found, machine, || node.0.clock.now())
         .map_err(MemberError::Restore)?;
 
     let transport = start_transport(settings, &membership, &node, peers);

@@ -337,7 +337,7 @@ impl Network {
             snapshot_divisor: u64::MAX,
         };
         let limits = Limits { compaction, ..Limits::default() };
-        let replica = Replica::open(&config, limits, found, Chain::default(), self.now + node.skew);
+        let replica = Replica::open(&config, limits, found, Chain::default(), || self.now + node.skew);
         node.replica = Some(replica.expect("the snapshot is as it was written"));
         self.with(id, |_, _| {});
     }

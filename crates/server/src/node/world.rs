@@ -1,6 +1,8 @@
 //! The world outside a replica, as a server has it: peers behind sockets, a log behind a thread, clients who wait.
 
+use std::io;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use bytes::Bytes;
 use parking_lot::RwLock;
@@ -10,7 +12,7 @@ use synod_core::{
 };
 use synod_kv::Store;
 use synod_kv::op::Reply;
-use synod_kv::snapshot::FrozenStore as Frozen;
+use synod_kv::snapshot::{FrozenStore as Frozen, State};
 use synod_replica::{Packet, Piece, World};
 
 use super::ask::Envelope;
@@ -22,7 +24,11 @@ use crate::service::backend::{Failure, SharedStore};
 use crate::transport::{Lane, Transport};
 
 /// The store as a machine: the node writes through it, the services read beside it.
-pub(crate) struct SharedMachine(pub(crate) SharedStore);
+pub(crate) struct SharedMachine {
+    pub(crate) store: SharedStore,
+    /// A snapshot that is read on another thread, because it will be restored.
+    ahead: Option<(Index, JoinHandle<io::Result<State>>)>,
+}
 
 impl SharedMachine {
     /// An empty store for this member that fits the protocol's order.
@@ -31,7 +37,15 @@ impl SharedMachine {
             Order::Single => Store::new(),
             Order::Stamped => Store::convergent(me),
         };
-        SharedMachine(Arc::new(RwLock::new(store)))
+        SharedMachine { store: Arc::new(RwLock::new(store)), ahead: None }
+    }
+
+    /// Begins to read a snapshot that is likely to be restored soon.
+    pub(crate) fn read_ahead(&mut self, source: SnapshotRef) {
+        let at = source.at;
+        let reading = std::thread::Builder::new().name("read-ahead".to_owned());
+        // Without a thread it is read when it is needed.
+        self.ahead = reading.spawn(move || State::read(&source)).ok().map(|thread| (at, thread));
     }
 }
 
@@ -40,31 +54,35 @@ impl Machine for SharedMachine {
     type Frozen = Frozen;
 
     fn apply(&mut self, at: Index, command: &Command, audience: Audience) -> Reply {
-        self.0.write().apply(at, command, audience)
+        self.store.write().apply(at, command, audience)
     }
 
     fn stamped(&mut self, stamp: &Stamp) {
-        self.0.write().stamped(stamp);
+        self.store.write().stamped(stamp);
     }
 
     fn apply_stamped(&mut self, at: Index, stamp: &Stamp, command: &Command, audience: Audience) -> Reply {
-        self.0.write().apply_stamped(at, stamp, command, audience)
+        self.store.write().apply_stamped(at, stamp, command, audience)
     }
 
-    fn merge(&self, other: &SnapshotRef, at: Index) -> std::io::Result<Frozen> {
-        self.0.read().merge(other, at)
+    fn merge(&self, other: &SnapshotRef, at: Index) -> io::Result<Frozen> {
+        self.store.read().merge(other, at)
     }
 
     fn freeze(&self) -> Frozen {
-        self.0.read().freeze()
+        self.store.read().freeze()
     }
 
-    fn restore(&mut self, source: &SnapshotRef) -> std::io::Result<()> {
-        self.0.write().restore(source)
+    fn restore(&mut self, source: &SnapshotRef) -> io::Result<()> {
+        let state = match self.ahead.take().filter(|(at, _)| *at == source.at) {
+            Some((_, thread)) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            None => State::read(source),
+        };
+        self.store.write().become_state(state?)
     }
 
     fn taken_back(&mut self) {
-        self.0.write().taken_back();
+        self.store.write().taken_back();
     }
 }
 

@@ -141,7 +141,7 @@ impl<P: Protocol> Cluster<P> {
             snapshot_divisor: u64::MAX,
         };
         let limits = Limits { compaction, ..Limits::default() };
-        let replica = Replica::open(&config, limits, found, Tally::default(), self.now);
+        let replica = Replica::open(&config, limits, found, Tally::default(), || self.now);
         node.replica = Some(replica.expect("a scripted disk gives back the snapshots that it was given"));
         self.flush(id);
     }

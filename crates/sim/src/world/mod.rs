@@ -418,7 +418,7 @@ impl<F: Family> World<F> {
             Judging::Sets if F::ORDER == Order::Causal => Audited::convergent(id),
             Judging::Sets => Audited::with_memory(),
         };
-        let replica = match Replica::open(&config, limits, found.recovered, machine, now_own) {
+        let replica = match Replica::open(&config, limits, found.recovered, machine, || now_own) {
             Ok(replica) => replica,
             Err(error) if node.disk.died_at().is_some() => {
                 return self.disk_failed_with(id, &error.to_string());
