@@ -85,7 +85,10 @@ impl Progress {
         self.matched = self.matched.max(matched);
         while self.inflight.pop_front_if(|last| *last <= matched).is_some() {}
         match self.flow {
-            Flow::Probe => self.replicate_after(matched),
+            Flow::Probe if self.matched >= self.next.previous() => self.replicate_after(self.matched),
+            // It has not answered yet whether it holds what is asked about: one that was just restarted confirms what it knows
+            // to be committed, and holds more.
+            Flow::Probe => {}
             Flow::Replicate => self.next = self.next.max(self.matched.next()),
             // Whatever the snapshot covers: once the rest can come from the log, it does.
             Flow::Snapshot { .. } if self.matched.next() >= first => self.replicate_after(self.matched),

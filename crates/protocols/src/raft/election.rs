@@ -30,6 +30,12 @@ impl Raft {
     /// Seeks election, if this replica may.
     pub(super) fn campaign(&mut self, purpose: Purpose, out: &mut Output<Self>) {
         self.wait_for_leader();
+        if purpose == Purpose::Probe && self.now < self.eager_until {
+            // Where all are being restarted, those who could answer may not be there yet.
+            let heartbeat = self.options.heartbeat;
+            let soon = self.now + self.rng.span(heartbeat, heartbeat * 3);
+            self.election_due = self.election_due.min(soon);
+        }
         if !self.may_campaign() {
             return;
         }

@@ -93,6 +93,8 @@ pub struct Raft {
     /// When a leader was heard of last, in whatever term.
     heard_leader: Option<Time>,
     election_due: Time,
+    /// Until then election is sought in short intervals: see [`Options::eager_start`].
+    eager_until: Time,
 
     log: Log,
     disk: Disk,

@@ -16,9 +16,10 @@ pub struct Options {
     /// Ask whether votes would be given before asking for votes: a replica that comes back from a partition
     /// disturbs nobody (Ongaro's thesis, 9.6).
     pub pre_vote: bool,
-    /// A replica that was just opened waits for a leader for one to three heartbeats, not for a whole election timeout (etcd's
-    /// `--initial-election-tick-advance`): who lives speaks within that time, and where all were restarted nobody does. Has an
-    /// effect with `pre_vote` alone, without which it would disturb a leader that is slow to speak, and without `lease_reads`.
+    /// A replica that was just opened does not wait for a whole election timeout (etcd's `--initial-election-tick-advance`): it
+    /// asks within a heartbeat whether it would be elected, and again every one to three heartbeats during its first election
+    /// timeout, because where all are being restarted the others come one by one. Has an effect with `pre_vote` alone, without
+    /// which it would disturb a leader that is slow to speak, and without `lease_reads`.
     pub eager_start: bool,
     /// A leader that has not heard of a quorum for an election timeout steps down; a follower that has heard
     /// of a leader within that time gives no vote against it (thesis, 6.2 and 4.2.3).

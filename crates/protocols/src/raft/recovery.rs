@@ -91,6 +91,7 @@ impl Raft {
             // A lease may count on what this replica promised before it was restarted.
             heard_leader: (is_restart && config.options.lease_reads).then_some(now),
             election_due: now,
+            eager_until: now,
             disk: Disk::new(found.log.last().index),
             commit: base,
             delivered: state,
@@ -105,9 +106,9 @@ impl Raft {
         raft.wait_for_leader();
         // Under leases it must not even vote for itself before what it promised in its last life is over.
         if raft.options.eager_start && raft.options.pre_vote && !raft.options.lease_reads {
-            let heartbeat = raft.options.heartbeat;
-            let soon = now + raft.rng.span(heartbeat, heartbeat * 3);
-            raft.election_due = raft.election_due.min(soon);
+            raft.eager_until = now + raft.options.election_timeout;
+            let soon = raft.rng.span(std::time::Duration::ZERO, raft.options.heartbeat);
+            raft.election_due = raft.election_due.min(now + soon);
         }
         raft.settle_snapshot();
         raft
