@@ -198,17 +198,26 @@ impl<'a> Record<'a> {
         Header { rev, tombstone, leased, crc, length }.encoded_len() + length
     }
 
-    /// What this version counts for in the size of the store: its pair, and a flat sum for finding it.
-    pub(crate) fn size(&self) -> u64 {
-        self.kv.len() as u64 + VERSION_OVERHEAD_BYTES
+    /// What this version counts for in the accounts; `main` is its main revision, which it costs a little to find.
+    pub(crate) fn accounts_at(&self, main: i64) -> Accounts {
+        accounts(Rev { main, sub: self.sub }, self.tombstone, self.crc, self.kv.len())
     }
+}
 
-    /// A number that stands for this version in the digest of the state.
-    pub(crate) fn digest(&self) -> u64 {
-        let content = u64::from(self.crc) << 32 | self.kv.len() as u64;
-        mix(mix(content ^ u64::from(self.tombstone))
-            .wrapping_add(mix(self.main() as u64 ^ u64::from(self.sub) << 40)))
-    }
+/// The two sums that are kept of all versions, and what one of them adds: size and digest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Accounts {
+    pub(crate) size: u64,
+    pub(crate) digest: u64,
+}
+
+/// What a version counts for: its pair and a flat sum for finding it in the size, a number that stands for it in the digest.
+fn accounts(rev: Rev, tombstone: bool, crc: u32, length: usize) -> Accounts {
+    let content = u64::from(crc) << 32 | length as u64;
+    let digest = mix(
+        mix(content ^ u64::from(tombstone)).wrapping_add(mix(rev.main as u64 ^ u64::from(rev.sub) << 40))
+    );
+    Accounts { size: length as u64 + VERSION_OVERHEAD_BYTES, digest }
 }
 
 /// What a version costs beside its pair, roughly: header, index, allocator.
@@ -292,8 +301,8 @@ impl Arena {
         self.record(at).main()
     }
 
-    /// Appends a version; revisions must ascend.
-    pub(crate) fn append(&mut self, rev: Rev, tombstone: bool, pair: &KeyValue<'_>) -> At {
+    /// Appends a version, and tells what it counts for; revisions must ascend.
+    pub(crate) fn append(&mut self, rev: Rev, tombstone: bool, pair: &KeyValue<'_>) -> (At, Accounts) {
         let length = pair.encoded_len();
         let mut header = Header { rev, tombstone, leased: pair.lease != 0, crc: 0, length };
         let at = self.begin(rev, tombstone, header.encoded_len() + length);
@@ -304,12 +313,12 @@ impl Arena {
         pair.encode(tail);
         header.crc = crc32c::crc32c(&tail[start..]);
         tail[start - CRC_BYTES..start].copy_from_slice(&header.crc.to_le_bytes());
-        at
+        (at, accounts(rev, tombstone, header.crc, length))
     }
 
     /// Appends a record as it stands.
-    pub(crate) fn append_raw(&mut self, record: &Record<'_>, raw: &[u8]) -> At {
-        let at = self.begin(record.rev(), record.tombstone, raw.len());
+    pub(crate) fn append_raw(&mut self, rev: Rev, tombstone: bool, raw: &[u8]) -> At {
+        let at = self.begin(rev, tombstone, raw.len());
         self.tail.bytes.extend_from_slice(raw);
         at
     }

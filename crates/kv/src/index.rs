@@ -116,18 +116,27 @@ impl Index {
         &self.branches[place.leaf].leaf.slots[place.slot]
     }
 
-    /// Adds a version of the key at `place` (as `find` gave it), newer than all that it has.
-    pub(crate) fn push(&mut self, arena: &Arena, place: Result<Place, Place>, key: &[u8], main: i64, at: At) {
-        match place {
-            Ok(place) => self.push_version(arena, place, main, at),
-            Err(place) => self.insert(arena, place, key, main, at),
+    /// Adds a version of the key at `place` (as `find` gave it), newer than all that it has, of which `before` is the newest.
+    pub(crate) fn push(
+        &mut self,
+        arena: &Arena,
+        place: Result<Place, Place>,
+        key: &[u8],
+        main: i64,
+        at: At,
+        before: Option<Version>,
+    ) {
+        match (place, before) {
+            (Ok(place), Some(before)) => self.push_version(place, main, at, before),
+            (Err(place), None) => self.insert(arena, place, key, main, at),
+            _ => unreachable!("a key that has a place has a version, and no other"),
         }
     }
 
-    fn push_version(&mut self, arena: &Arena, place: Place, main: i64, at: At) {
+    fn push_version(&mut self, place: Place, main: i64, at: At, before: Version) {
         let leaf = Arc::make_mut(&mut self.branches[place.leaf].leaf);
         let slot = &mut leaf.slots[place.slot];
-        let before = Version { main: arena.main(slot.head), at: slot.head };
+        debug_assert_eq!(slot.head, before.at, "what comes before is the newest");
         match &mut slot.older {
             Some(older) => Arc::make_mut(older).push(before),
             None => slot.older = Some(Arc::new(vec![before])),

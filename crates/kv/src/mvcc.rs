@@ -8,8 +8,9 @@
 
 use std::collections::VecDeque;
 
-use crate::arena::{At, Record, Rev};
+use crate::arena::{Accounts, Arena, At, Record, Rev};
 use crate::record::KeyValue;
+use crate::slot::Version;
 use crate::view::View;
 
 /// What becomes garbage when a revision is compacted.
@@ -41,11 +42,30 @@ pub(crate) struct Mvcc {
     doomed: VecDeque<Doomed>,
 }
 
-/// The two sums: size and digest.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Accounts {
-    pub(crate) size: u64,
-    pub(crate) digest: u64,
+/// What a write must know of the version that it supersedes; its record is taken apart once.
+#[derive(Clone, Copy)]
+struct Old {
+    version: Version,
+    tombstone: bool,
+    /// Of a pair: when the key was created, and how often it was set since.
+    create: i64,
+    count: i64,
+    accounts: Accounts,
+}
+
+impl Old {
+    fn of(arena: &Arena, at: At) -> Old {
+        let record = arena.record(at);
+        let pair = if record.tombstone { KeyValue::default() } else { record.pair() };
+        let main = if record.tombstone { record.main() } else { pair.modified };
+        Old {
+            version: Version { main, at },
+            tombstone: record.tombstone,
+            create: pair.create,
+            count: pair.version,
+            accounts: record.accounts_at(main),
+        }
+    }
 }
 
 impl Mvcc {
@@ -56,7 +76,7 @@ impl Mvcc {
     /// Takes over versions that were read back, whose accounts sum up to `sum`, and notes what of them is superseded.
     pub(crate) fn of(view: View, sum: Accounts) -> Mvcc {
         let mut doomed: Vec<(i64, Accounts)> = Vec::new();
-        let of = |record: &Record<'_>| Accounts { size: record.size(), digest: record.digest() };
+        let of = |record: &Record<'_>| record.accounts_at(record.main());
         for (_, slot) in view.index.slots(view.index.first(), view.index.end()) {
             // Most keys have one version, and nothing to be noted: their records need not be touched.
             if slot.older.is_none() && !slot.head.is_tombstone() {
@@ -97,8 +117,9 @@ impl Mvcc {
             let doomed = slot.doomed(&view.arena, view.compacted);
             for at in slot.versions().skip(doomed) {
                 let record = view.arena.record(at);
-                sum.size += record.size();
-                sum.digest = sum.digest.wrapping_add(record.digest());
+                let accounts = record.accounts_at(record.main());
+                sum.size += accounts.size;
+                sum.digest = sum.digest.wrapping_add(accounts.digest);
             }
         }
         sum
@@ -108,19 +129,16 @@ impl Mvcc {
     pub(crate) fn put(&mut self, rev: Rev, mut pair: KeyValue<'_>) -> Change {
         let View { arena, index, .. } = &mut self.view;
         let place = index.find(arena, pair.key);
-        let head = place.ok().map(|place| index.slot(place).head);
-        let before = head.filter(|at| !at.is_tombstone());
-        (pair.create, pair.version) = match before {
-            Some(at) => {
-                let old = arena.record(at).pair();
-                (old.create, old.version + 1)
-            }
-            None => (rev.main, 1),
+        let old = place.ok().map(|place| Old::of(arena, index.slot(place).head));
+        let before = old.filter(|old| !old.tombstone).map(|old| old.version.at);
+        (pair.create, pair.version) = match old {
+            Some(old) if !old.tombstone => (old.create, old.count + 1),
+            _ => (rev.main, 1),
         };
         pair.modified = rev.main;
-        let at = arena.append(rev, false, &pair);
-        index.push(arena, place, pair.key, rev.main, at);
-        self.settle(head, at);
+        let (at, accounts) = arena.append(rev, false, &pair);
+        index.push(arena, place, pair.key, rev.main, at, old.map(|old| old.version));
+        self.settle(old, rev.main, false, accounts);
         Change { at, before }
     }
 
@@ -128,31 +146,28 @@ impl Mvcc {
     pub(crate) fn delete(&mut self, rev: Rev, key: &[u8]) -> Option<Change> {
         let View { arena, index, .. } = &mut self.view;
         let place = index.find(arena, key).ok()?;
-        let before = index.slot(place).head;
-        if before.is_tombstone() {
+        let old = Old::of(arena, index.slot(place).head);
+        if old.tombstone {
             return None;
         }
-        let at = arena.append(rev, true, &KeyValue { key, ..KeyValue::default() });
-        index.push(arena, Ok(place), key, rev.main, at);
-        self.settle(Some(before), at);
-        Some(Change { at, before: Some(before) })
+        let (at, accounts) = arena.append(rev, true, &KeyValue { key, ..KeyValue::default() });
+        index.push(arena, Ok(place), key, rev.main, at, Some(old.version));
+        self.settle(Some(old), rev.main, true, accounts);
+        Some(Change { at, before: Some(old.version.at) })
     }
 
-    /// Accounts for a new version and for what it supersedes.
-    fn settle(&mut self, before: Option<At>, at: At) {
-        let (record, accounts) = self.weigh(at);
-        let (main, tombstone) = (record.main(), record.tombstone);
+    /// Accounts for a new version, of the write at `main`, and for what it supersedes.
+    fn settle(&mut self, old: Option<Old>, main: i64, tombstone: bool, accounts: Accounts) {
         self.size += accounts.size;
         self.digest = self.digest.wrapping_add(accounts.digest);
-        if let Some(before) = before {
-            let (old, accounts) = self.weigh(before);
-            let noted = old.tombstone.then(|| old.main() + 1);
+        if let Some(old) = old {
+            let noted = old.tombstone.then(|| old.version.main + 1);
             match noted {
-                None => self.note(main, accounts),
+                None => self.note(main, old.accounts),
                 // A tombstone was noted when it was written, unless its own write supersedes it: then it goes earlier.
                 Some(end) if end > main => {
-                    self.unnote(end, accounts);
-                    self.note(main, accounts);
+                    self.unnote(end, old.accounts);
+                    self.note(main, old.accounts);
                 }
                 Some(_) => {}
             }
@@ -160,11 +175,6 @@ impl Mvcc {
         if tombstone {
             self.note(main + 1, accounts);
         }
-    }
-
-    fn weigh(&self, at: At) -> (Record<'_>, Accounts) {
-        let record = self.view.arena.record(at);
-        (record, Accounts { size: record.size(), digest: record.digest() })
     }
 
     fn note(&mut self, revision: i64, accounts: Accounts) {

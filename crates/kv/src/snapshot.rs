@@ -30,11 +30,11 @@ use bytes::{Bytes, BytesMut};
 use synod_core::wire::Reader;
 use synod_core::{Audience, Command, Frozen, Index, Machine, NodeId, SnapshotRef, Stamp, Wire};
 
-use crate::arena::{At, Record, Rev};
+use crate::arena::{Accounts, At, Record, Rev};
 use crate::convergent::{Convergent, Mark, Swept};
 use crate::lease::{Lease, Leases};
 use crate::mutants::Mutant;
-use crate::mvcc::{Accounts, Mvcc};
+use crate::mvcc::Mvcc;
 use crate::once::Clients;
 use crate::op::{Alarm, MemberAttributes, Reply};
 use crate::op_wire::{decode_alarm, encode_alarm};
@@ -522,16 +522,18 @@ fn read_records(from: &mut Source<'_>, view: &mut View) -> io::Result<(Vec<Found
     let mut last = Rev::default();
     for _ in 0..from.count("records")? {
         let raw = from.record()?;
-        let (record, _) = Record::parse_checked(raw).ok_or_else(|| bad("a record that cannot be"))?;
-        let rev = record.rev();
+        let (record, pair) = Record::parse_checked(raw).ok_or_else(|| bad("a record that cannot be"))?;
+        let main = if record.tombstone { record.main() } else { pair.modified };
+        let rev = Rev { main, sub: record.sub };
         if rev.main > view.revision || rev <= last {
             return Err(bad("a record out of order"));
         }
         last = rev;
-        sum.size += record.size();
-        sum.digest = sum.digest.wrapping_add(record.digest());
-        let state = if record.lease() != 0 { LEASED } else { 0 };
-        found.push(Found { at: view.arena.append_raw(&record, raw), state });
+        let accounts = record.accounts_at(main);
+        sum.size += accounts.size;
+        sum.digest = sum.digest.wrapping_add(accounts.digest);
+        let state = if pair.lease != 0 { LEASED } else { 0 };
+        found.push(Found { at: view.arena.append_raw(rev, record.tombstone, raw), state });
     }
     Ok((found, sum))
 }

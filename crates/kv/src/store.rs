@@ -16,13 +16,13 @@ use std::sync::{Arc, Weak};
 
 use synod_core::{Audience, Command, Index, NodeId, Wire};
 
-use crate::arena::mix;
+use crate::arena::{Accounts, mix};
 use crate::convergent::Convergent;
 use crate::error::OpError;
 use crate::lease::Leases;
 use crate::lessor::Lessor;
 use crate::mutants::Mutant;
-use crate::mvcc::{Accounts, Change, Mvcc};
+use crate::mvcc::{Change, Mvcc};
 use crate::once::{Answered, Clients};
 use crate::op::{
     Alarm, AlarmAction, AlarmKind, MemberAttributes, Op, OpReply, Put, RangeReply, RangeRequest, Reply, Txn,

@@ -2,7 +2,7 @@
 //!
 //! A snapshot costs as much as the whole state; the log that it replaces costs disk and restart time. Both
 //! the number of entries and their bytes since the last snapshot must reach their minimum, and the bytes
-//! must also reach a share of the last snapshot's size, so that snapshots never write more than a constant
+//! must also reach a multiple of the last snapshot's size, so that snapshots never write more than a constant
 //! factor of what clients wrote.
 
 use synod_core::Index;
@@ -14,13 +14,14 @@ pub struct CompactionPolicy {
     pub deliveries_min: u64,
     /// At least this many bytes of batches since the last snapshot.
     pub bytes_min: u64,
-    /// At least the last snapshot's size divided by this; bounds write amplification by `1 + divisor`.
-    pub snapshot_divisor: u64,
+    /// At least so many times the last snapshot's size: the less is written down again and again, the more is to be read after a
+    /// restart.
+    pub per_snapshot_byte: u64,
 }
 
 impl Default for CompactionPolicy {
     fn default() -> Self {
-        CompactionPolicy { deliveries_min: 10_000, bytes_min: 16 << 20, snapshot_divisor: 1 }
+        CompactionPolicy { deliveries_min: 10_000, bytes_min: 16 << 20, per_snapshot_byte: 2 }
     }
 }
 
@@ -59,6 +60,6 @@ impl Growth {
         let policy = self.policy;
         applied.0.saturating_sub(self.since.0) >= policy.deliveries_min.max(1)
             && self.bytes >= policy.bytes_min
-            && self.bytes >= self.snapshot_bytes / policy.snapshot_divisor.max(1)
+            && self.bytes >= self.snapshot_bytes.saturating_mul(policy.per_snapshot_byte)
     }
 }

@@ -334,7 +334,7 @@ impl Network {
         let compaction = CompactionPolicy {
             deliveries_min: self.weather.snapshot_every,
             bytes_min: 0,
-            snapshot_divisor: u64::MAX,
+            per_snapshot_byte: 0,
         };
         let limits = Limits { compaction, ..Limits::default() };
         let replica = Replica::open(&config, limits, found, Chain::default(), || self.now + node.skew);

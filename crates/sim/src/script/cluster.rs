@@ -135,11 +135,8 @@ impl<P: Protocol> Cluster<P> {
         let seed = self.seed.wrapping_mul(1_000_003).wrapping_add(id.0 * 1009 + node.incarnation);
         let config = Config { id, members, seed, options: self.options.clone() };
         let found = Recovered { records: node.disk.records.clone(), snapshot: node.disk.snapshot.clone() };
-        let compaction = CompactionPolicy {
-            deliveries_min: self.snapshot_every,
-            bytes_min: 0,
-            snapshot_divisor: u64::MAX,
-        };
+        let compaction =
+            CompactionPolicy { deliveries_min: self.snapshot_every, bytes_min: 0, per_snapshot_byte: 0 };
         let limits = Limits { compaction, ..Limits::default() };
         let replica = Replica::open(&config, limits, found, Tally::default(), || self.now);
         node.replica = Some(replica.expect("a scripted disk gives back the snapshots that it was given"));

@@ -362,7 +362,7 @@ impl<F: Family> World<F> {
             compaction: CompactionPolicy {
                 deliveries_min: self.plan.snapshot_every,
                 bytes_min: 0,
-                snapshot_divisor: u64::MAX,
+                per_snapshot_byte: 0,
             },
             ..Limits::default()
         };
