@@ -14,7 +14,8 @@
 //! as upstream's does. Whatever is asked of a version that is superseded stands in its first bytes.
 
 use std::cmp::Ordering;
-use std::sync::Arc;
+
+use bytes::Bytes;
 
 use crate::record::{KeyValue, put_varint, take_slice, take_varint, varint_len};
 
@@ -252,7 +253,7 @@ struct Open {
 /// the index names a record of a sealed chunk, of the tail, or of the chunk that is being moved.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Arena {
-    chunks: Vec<Option<Arc<[u8]>>>,
+    chunks: Vec<Option<Bytes>>,
     order: Vec<Sealed>,
     free: Vec<u32>,
     tail: Open,
@@ -338,16 +339,18 @@ impl Arena {
         At::new(self.tail.id, self.tail.bytes.len(), tombstone)
     }
 
-    /// Copies the tail to a chunk of just its size, and goes on with an empty tail in the same memory.
+    /// Makes a chunk of the tail, and goes on with an empty one.
     fn seal(&mut self) {
         let (id, last) = (self.tail.id, self.tail.last);
+        let mut sealed = std::mem::replace(&mut self.tail.bytes, Vec::with_capacity(CHUNK_BYTES));
+        if sealed.capacity() - sealed.len() > CHUNK_BYTES / 16 {
+            // A long record did not fit behind a short tail.
+            sealed.shrink_to_fit();
+        }
         self.order.push(Sealed { id, last });
-        self.chunks[id as usize] = Some(Arc::from(&self.tail.bytes[..]));
-        self.sealed_bytes += self.tail.bytes.len();
+        self.sealed_bytes += sealed.len();
+        self.chunks[id as usize] = Some(sealed.into());
         self.tail.id = self.reserve();
-        self.tail.bytes.clear();
-        // A record that was larger than a chunk should be must not leave its room behind.
-        self.tail.bytes.shrink_to(CHUNK_BYTES);
     }
 
     fn reserve(&mut self) -> u32 {
@@ -363,7 +366,7 @@ impl Arena {
     }
 
     /// The sealed chunk at a position of the history, with its name.
-    pub(crate) fn chunk_at(&self, position: usize) -> (u32, Arc<[u8]>) {
+    pub(crate) fn chunk_at(&self, position: usize) -> (u32, Bytes) {
         let id = self.order[position].id;
         (id, self.chunks[id as usize].clone().expect("a sealed chunk is there"))
     }
@@ -407,7 +410,7 @@ impl Arena {
         }
         if kept.is_some() {
             self.sealed_bytes += moving.bytes.len();
-            self.chunks[moving.id as usize] = Some(Arc::from(moving.bytes));
+            self.chunks[moving.id as usize] = Some(moving.bytes.into());
         } else {
             self.free.push(moving.id);
         }
