@@ -56,7 +56,7 @@ bench-store:
 bench-log:
     cargo run --release -p synod-wal --example append
 
-# Every bit of a log flipped, one at a time; and five hundred in living clusters (docs/simulator.md).
+# Every bit of a log flipped, one at a time; and in living clusters, one for each outcome (docs/simulator.md).
 rot:
     cargo test --release -p synod-wal --test rot -- --ignored
     cargo test --release -p synod-sim --test raft -- --ignored --nocapture
