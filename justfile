@@ -77,7 +77,7 @@ bench-sim:
 year protocol="raft" days="365":
     cargo run --release -- simulate endure --protocol {{protocol}} --days {{days}} --into docs/simulator/year-{{protocol}}.md
 
-# Our own code with one rule left out at a time, and the seed that shows it (docs/simulator/mutants-raft.md).
+# Our own code with one rule left out at a time, and the seed that shows it (docs/simulator/mutants-*.md).
 mutants protocol="raft":
     cargo run --release -p synod-cli --features mutants -- simulate mutants --protocol {{protocol}} --into docs/simulator/mutants-{{protocol}}.md
 

@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use synod_core::{NodeId, Rng};
-use synod_replica::Packet;
+use synod_replica::{Chunk, Packet};
 
 use crate::family::Family;
 use crate::world::World;
@@ -72,6 +72,7 @@ impl<M: Clone> Memory<M> {
         to: NodeId,
         packet: Packet<M>,
         rng: &mut Rng,
+        states: States,
         bend: impl FnOnce(&M, &mut Rng) -> Option<M>,
     ) -> Vec<(NodeId, Packet<M>)> {
         if self.said.len() < MEMORY_MAX {
@@ -95,6 +96,9 @@ impl<M: Clone> Memory<M> {
             3..7 => {
                 let bent = match &packet {
                     Packet::Protocol(message) => bend(message, rng).map(Packet::Protocol),
+                    Packet::Chunk(chunk) if states == States::Bent => {
+                        another_state(chunk, rng).map(Packet::Chunk)
+                    }
                     _ => None,
                 };
                 vec![(to, bent.unwrap_or(packet))]
@@ -102,6 +106,25 @@ impl<M: Clone> Memory<M> {
             _ => vec![(to, packet)],
         }
     }
+}
+
+/// What a liar does with a state that it is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum States {
+    /// It gives its own: whoever takes it over could not tell.
+    True,
+    /// It gives another, if it likes: the protocol claims to tell.
+    Bent,
+}
+
+/// A snapshot that is nobody's state, with the sum that belongs to it; none when it comes in several pieces.
+fn another_state<M: Clone>(chunk: &Chunk<M>, rng: &mut Rng) -> Option<Chunk<M>> {
+    let (_, message) = chunk.end.as_ref().filter(|_| chunk.offset == 0 && !chunk.data.is_empty())?;
+    let mut data = chunk.data.to_vec();
+    let place = rng.below(data.len() as u64) as usize;
+    data[place] ^= 1 << rng.below(8);
+    let end = Some((crc32c::crc32c(&data), message.clone()));
+    Some(Chunk { data: data.into(), end, ..chunk.clone() })
 }
 
 /// Who lies to whom, and what about.
@@ -125,7 +148,7 @@ impl<F: Family> World<F> {
         let memory = self.memories.entry(from).or_default();
         let heard = &self.heard_by_liars;
         let bend = |message: &_, rng: &mut Rng| F::bend(message, Lie { from, to, heard }, rng);
-        for (to, packet) in memory.twist(to, packet, &mut self.byzantine_rng, bend) {
+        for (to, packet) in memory.twist(to, packet, &mut self.byzantine_rng, F::STATES, bend) {
             self.post(from, to, packet);
         }
     }

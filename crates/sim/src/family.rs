@@ -9,7 +9,7 @@ use std::time::Duration;
 use synod_check::verdict::Level;
 use synod_core::{Index, Members, Protocol, Rng, Role};
 
-use crate::byzantine::Lie;
+use crate::byzantine::{Lie, States};
 use crate::script::Order;
 
 /// One protocol, as the simulator sees it. Types that implement it are never instantiated.
@@ -39,6 +39,9 @@ pub trait Family: Sized + 'static {
     /// with which its owner could be elected, and the simulator need not wait until it is.
     const ELECTS_BY_LOG: bool = false;
 
+    /// Whether a replica tells a false state from a true one.
+    const STATES: States = States::True;
+
     /// What this message promises that its sender, as it stands now, must remember whatever happens.
     fn promise(
         _message: &<Self::Protocol as Protocol>::Message,
@@ -47,7 +50,7 @@ pub trait Family: Sized + 'static {
         None
     }
 
-    /// What a replica that is back from its disk has forgotten of a promise, if anything.
+    /// What a replica has forgotten of a promise, if anything: when it is back from its disk, and whenever it promises something else.
     fn forgot(_promised: &Promise, _protocol: &Self::Protocol) -> Option<String> {
         None
     }
@@ -172,6 +175,8 @@ pub enum Finality {
 /// What a replica told others of its disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Promise {
+    /// Where each place has terms (ballots) of its own: of which place this is said. Else it is said of all.
+    pub place: Option<Index>,
     /// It has come to this term, and goes back to none before it.
     pub term: u64,
     /// While it is in that term, its log holds everything up to this place, where there is an entry of that term.

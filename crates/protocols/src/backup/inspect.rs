@@ -2,7 +2,7 @@
 
 use synod_core::{Index, Role};
 
-use super::{Entry, Part, PrimaryBackup, View};
+use super::{Ballot, Entry, Part, PrimaryBackup, View};
 
 impl PrimaryBackup {
     /// What this replica is, and in which view. Of a learner it says backup, which costs no look at the members.
@@ -25,5 +25,11 @@ impl PrimaryBackup {
     pub fn entries(&self) -> impl Iterator<Item = (Index, &Entry)> {
         let (first, last) = (self.log.first(), self.log.last().index);
         (first.0..=last.0).map_while(|at| Some((Index(at), self.log.entry(Index(at))?)))
+    }
+
+    /// What this replica has promised and accepted about the view after the newest that it knows.
+    #[must_use]
+    pub fn register(&self) -> (Ballot, Option<Ballot>) {
+        (self.register.promised, self.register.accepted.as_ref().map(|(ballot, _)| *ballot))
     }
 }

@@ -61,6 +61,8 @@ mutants! {
     IgnoresAccepted = "ignores-accepted",
     /// Promises to another while the primary's lease may run.
     PromisesUnderLease = "promises-under-lease",
+    /// Judges the lease by the clock of the last heartbeat (etcd 20418).
+    LeaseByOldClock = "lease-by-old-clock",
     /// Serves reads before everything from earlier views is decided again.
     ReadTooEarly = "read-too-early",
     /// Serves reads without asking whether it is still primary.

@@ -214,7 +214,9 @@ impl PrimaryBackup {
             None => Some(self.now),
         };
         let quorum = quorum::majority_reached(&self.view.members.voters, confirmed).flatten();
-        quorum.is_some_and(|confirmed| self.now.since(confirmed) < self.options.lease())
+        let by_old_clock = self.has(Mutant::LeaseByOldClock);
+        let now = if by_old_clock { leading.heartbeat_due - self.options.heartbeat } else { self.now };
+        quorum.is_some_and(|confirmed| now.since(confirmed) < self.options.lease())
     }
 
     /// A primary's heartbeat is due: time to look around.

@@ -1,6 +1,6 @@
 //! What an observer who sees everything may look at: for oracles, never for decisions.
 
-use synod_core::Role;
+use synod_core::{Index, Role};
 
 use super::{Ballot, MultiPaxos, Part};
 
@@ -16,5 +16,23 @@ impl MultiPaxos {
             Part::Follower => Role::Follower,
         };
         (role, self.promised)
+    }
+
+    /// How far this replica knows slots to be decided.
+    #[must_use]
+    pub fn decided(&self) -> Index {
+        self.decided
+    }
+
+    /// By which ballot the value in this slot was accepted; none where nothing was, or nothing is kept any more.
+    #[must_use]
+    pub fn accepted_at(&self, at: Index) -> Option<Ballot> {
+        self.slots.ballot(at)
+    }
+
+    /// The last slot that is not kept any more.
+    #[must_use]
+    pub fn base(&self) -> Index {
+        self.slots.base()
     }
 }

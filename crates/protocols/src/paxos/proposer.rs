@@ -215,8 +215,12 @@ impl Paxos {
         } else {
             seen.round + 1
         };
-        let life = if self.has(Mutant::ReusesBallots) { 1 } else { self.life.0 };
-        Ballot { round, node: self.id, life }
+        Ballot { round, node: self.id, life: self.life_of_ballots() }
+    }
+
+    /// What tells this life's ballots from earlier ones'.
+    pub(super) fn life_of_ballots(&self) -> u64 {
+        if self.has(Mutant::ReusesBallots) { 1 } else { self.life.0 }
     }
 
     fn other_voters(&self, slot: Index) -> Vec<NodeId> {

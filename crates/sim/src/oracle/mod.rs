@@ -9,6 +9,7 @@
 //! | validity, integrity | only what a client submitted, unchanged, at most once, and never what was refused |
 //! | state-machine safety | the chain of digests is the same after the same number of commands, on every replica, also behind a snapshot |
 //! | durability | the ledger outlives every crash: what was once applied anywhere is at that place for ever |
+//! | promises are kept | what a replica told others still holds, after a crash and whenever it promises something else: [`Family::forgot`](crate::family::Family::forgot) |
 //! | one leader per term, log matching, leader completeness | [`leaders`] (Raft, figure 3) |
 //! | the consistency level promised | [`history`]: the clients' own records, judged by the checker |
 //! | termination | the world's liveness phase |

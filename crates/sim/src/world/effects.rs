@@ -336,9 +336,15 @@ impl<F: Family> World<F> {
             && let Some(promise) = F::promise(message, running.replica.protocol())
             && node.promised.back() != Some(&promise)
         {
+            // Not only a crash makes forget: who promises something else may have let go of what it promised before.
+            let protocol = running.replica.protocol();
+            let forgot = node.promised.iter().find_map(|promised| F::forgot(promised, protocol));
             node.promised.push_back(promise);
             if node.promised.len() > PROMISES_MAX {
                 node.promised.pop_front();
+            }
+            if let Some(what) = forgot.filter(|_| !node.harmed) {
+                self.broken(("promises are kept", format!("{from:?} told others something else: {what}")));
             }
         }
         self.post(from, to, packet);

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use synod_check::verdict::Level;
-use synod_core::{Rng, Role};
-use synod_protocols::backup::{AfterLoss, Body, Mutant, Options, PrimaryBackup, Replication, ViewNumber};
-use synod_sim::family::{Clocks, Family, Finality, LogEntry};
+use synod_core::{Index, Rng, Role};
+use synod_protocols::backup::{
+    AfterLoss, Ballot, Body, Message, Mutant, Options, PrimaryBackup, Replication, ViewNumber,
+};
+use synod_sim::family::{Clocks, Family, Finality, LogEntry, Promise};
 use synod_sim::machine::mix;
 use synod_sim::script::Order;
 
@@ -17,6 +19,44 @@ impl Family for BackupFamily {
     const NAME: &'static str = "primary-backup";
     const ORDER: Order = Order::Total;
     const LEVEL: Level = Level::Linearizable;
+
+    /// Of the view after each view: what was promised and accepted about it. Of a view: that it has begun, once its primary speaks in it.
+    fn promise(message: &Message, _: &PrimaryBackup) -> Option<Promise> {
+        let (view, ballot, accepts) = match message {
+            Message::Replicate { view, .. } => {
+                return Some(Promise { place: None, term: view.0, holds: None });
+            }
+            Message::Heartbeat { view, .. } => {
+                return Some(Promise { place: None, term: view.number.0, holds: None });
+            }
+            Message::Prepare { view, ballot } => (view.number, *ballot, false),
+            Message::Promise { view, ballot, .. } => (*view, *ballot, false),
+            Message::Accepted { view, ballot } => (*view, *ballot, true),
+            _ => return None,
+        };
+        let (place, term) = (Index(view.0), number(ballot));
+        Some(Promise { place: Some(place), term, holds: accepts.then_some((place, term)) })
+    }
+
+    fn forgot(promised: &Promise, protocol: &PrimaryBackup) -> Option<String> {
+        let now = protocol.view().number.0;
+        let known = promised.place.map_or(promised.term, |view| view.0);
+        if now < known {
+            return Some(format!("it took part in view {known}, and knows of view {now} only"));
+        }
+        let view = promised.place.filter(|view| view.0 == now)?;
+        let (ballot, accepted) = protocol.register();
+        if number(ballot) < promised.term {
+            let term = promised.term;
+            return Some(format!(
+                "it has promised ballot {term} about the view after {view:?}, and stands at {ballot:?}"
+            ));
+        }
+        let (_, by) = promised.holds?;
+        let what =
+            || format!("it has accepted ballot {by} about the view after {view:?}, and holds {accepted:?}");
+        accepted.is_none_or(|accepted| number(accepted) < by).then(what)
+    }
 
     fn level(options: &Options) -> Level {
         match options.replication {
@@ -108,4 +148,9 @@ impl Family for BackupFamily {
         let share = options.clock_drift_max.as_secs_f64() / options.election_timeout.as_secs_f64();
         Clocks::Bounded((share * 900_000.0) as u32)
     }
+}
+
+/// A ballot as one number, in the order of ballots: simulated replicas are few.
+fn number(ballot: Ballot) -> u64 {
+    ballot.round << 16 | ballot.node.0
 }

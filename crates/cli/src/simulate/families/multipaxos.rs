@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use synod_check::verdict::Level;
-use synod_core::{Rng, Role};
-use synod_protocols::multipaxos::{MultiPaxos, Mutant, Options};
-use synod_sim::family::{Clocks, Family};
+use synod_core::{Index, Rng, Role};
+use synod_protocols::multipaxos::{Ballot, Message, MultiPaxos, Mutant, Options};
+use synod_sim::family::{Clocks, Family, Promise};
 use synod_sim::script::Order;
 
 /// Multi-Paxos with whatever options a seed draws.
@@ -16,6 +16,33 @@ impl Family for MultiPaxosFamily {
     const NAME: &'static str = "multipaxos";
     const ORDER: Order = Order::Total;
     const LEVEL: Level = Level::Linearizable;
+
+    /// An acceptor's ballot and values, and the ballot that a proposer has begun (PMMC, figures 4 and 6).
+    fn promise(message: &Message, sender: &MultiPaxos) -> Option<Promise> {
+        let (ballot, through) = match message {
+            Message::Prepare { ballot, .. } | Message::Promise { ballot, .. } => (*ballot, Index::ZERO),
+            Message::Accepted { ballot, through, .. } => (*ballot, *through),
+            // It does not wait for the disk: only what it says of that is a promise.
+            Message::HeartbeatAck { ballot, durable, .. } if *durable > sender.decided() => {
+                (*ballot, *durable)
+            }
+            _ => return None,
+        };
+        // What is decided counts as accepted, by whichever ballot.
+        let holds = (through > sender.decided()).then(|| (through, number(ballot)));
+        Some(Promise { place: None, term: number(ballot), holds })
+    }
+
+    fn forgot(promised: &Promise, protocol: &MultiPaxos) -> Option<String> {
+        let (_, now) = Self::standing(protocol);
+        if now < promised.term {
+            return Some(format!("it has promised ballot {}, and is in ballot {now}", promised.term));
+        }
+        let (at, ballot) = promised.holds.filter(|(at, _)| *at > protocol.base())?;
+        let held = protocol.accepted_at(at);
+        let what = || format!("it has accepted {at:?} in ballot {ballot}, and holds there {held:?}");
+        held.is_none_or(|held| number(held) < ballot).then(what)
+    }
 
     fn options(rng: &mut Rng) -> Options {
         let election = Duration::from_millis([150, 300, 500, 1000, 1000, 2000][rng.below(6) as usize]);
@@ -54,8 +81,7 @@ impl Family for MultiPaxosFamily {
 
     fn standing(protocol: &MultiPaxos) -> (Role, u64) {
         let (role, ballot) = protocol.standing();
-        // A ballot is a round and whose it is: two replicas may lead in one round, one after the other.
-        (role, ballot.round.saturating_mul(BALLOTS_PER_ROUND).saturating_add(ballot.leader.0))
+        (role, number(ballot))
     }
 
     fn clocks(options: &Options) -> Clocks {
@@ -70,3 +96,8 @@ impl Family for MultiPaxosFamily {
 
 /// More than there are replicas in a simulated world.
 const BALLOTS_PER_ROUND: u64 = 1000;
+
+/// A ballot is a round and whose it is: two replicas may lead in one round, one after the other.
+fn number(ballot: Ballot) -> u64 {
+    ballot.round.saturating_mul(BALLOTS_PER_ROUND).saturating_add(ballot.leader.0)
+}

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use synod_check::verdict::Level;
-use synod_core::{Rng, Role};
-use synod_protocols::paxos::{Mutant, Options, Paxos};
-use synod_sim::family::Family;
+use synod_core::{NodeId, Rng, Role};
+use synod_protocols::paxos::{Ballot, Message, Mutant, Options, Paxos};
+use synod_sim::family::{Family, Promise};
 use synod_sim::script::Order;
 
 /// Paxos with whatever options a seed draws.
@@ -16,6 +16,33 @@ impl Family for PaxosFamily {
     const NAME: &'static str = "paxos";
     const ORDER: Order = Order::Total;
     const LEVEL: Level = Level::Linearizable;
+
+    /// Of each slot: what the acceptor must remember (2.5), and the ballot that a proposer has begun.
+    fn promise(message: &Message, _: &Paxos) -> Option<Promise> {
+        let (slot, ballot, accepts) = match message {
+            Message::Prepare { slot, ballot } | Message::Promise { slot, ballot, .. } => {
+                (*slot, *ballot, false)
+            }
+            Message::Accepted { slot, ballot } => (*slot, *ballot, true),
+            _ => return None,
+        };
+        let term = number(ballot);
+        Some(Promise { place: Some(slot), term, holds: accepts.then_some((slot, term)) })
+    }
+
+    fn forgot(promised: &Promise, protocol: &Paxos) -> Option<String> {
+        let (slot, begun) = (promised.place?, ballot(promised.term));
+        if protocol.may_begin_again(slot, begun) {
+            return Some(format!("it has begun {begun:?} in {slot:?}, and may begin it once more"));
+        }
+        let (now, accepted) = protocol.acceptor_at(slot)?;
+        if now < begun && !protocol.is(begun.node) {
+            return Some(format!("it has promised {begun:?} in {slot:?}, and stands at {now:?}"));
+        }
+        let (_, by) = promised.holds?;
+        let what = || format!("it has accepted {begun:?} in {slot:?}, and holds there {accepted:?}");
+        accepted.is_none_or(|accepted| number(accepted) < by).then(what)
+    }
 
     fn options(rng: &mut Rng) -> Options {
         let mut options =
@@ -53,4 +80,13 @@ impl Family for PaxosFamily {
     fn standing(protocol: &Paxos) -> (Role, u64) {
         protocol.standing()
     }
+}
+
+/// A ballot as one number, in the order of ballots: simulated rounds, replicas and lives are few.
+fn number(ballot: Ballot) -> u64 {
+    ballot.round << 32 | ballot.node.0 << 16 | ballot.life
+}
+
+fn ballot(number: u64) -> Ballot {
+    Ballot { round: number >> 32, node: NodeId(number >> 16 & 0xffff), life: number & 0xffff }
 }

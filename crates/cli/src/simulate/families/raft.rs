@@ -31,7 +31,7 @@ impl Family for RaftFamily {
         let (_, now) = sender.standing();
         // In a later term its log may rightly be another one by now.
         let held = holds.filter(|_| now == term).and_then(|at| Some((at, sender.term_at(at)?.0)));
-        Some(Promise { term: term.0, holds: held })
+        Some(Promise { place: None, term: term.0, holds: held })
     }
 
     fn forgot(promised: &Promise, protocol: &Raft) -> Option<String> {
