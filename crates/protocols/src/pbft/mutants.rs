@@ -41,7 +41,7 @@ mutants! {
     PreparedByFewer = "prepared-by-fewer",
     /// A view change says nothing of what prepared.
     DropsPrepared = "drops-prepared",
-    /// A second pre-prepare at the same place in the same view takes the first one's place.
+    /// A second pre-prepare at the same place in the same view takes the first one's place, and so do second prepares and commits.
     EquivocationUnchecked = "equivocation-unchecked",
     /// Prepares and commits of earlier views count in later ones.
     CountsOldViews = "counts-old-views",

@@ -10,6 +10,7 @@ use synod_core::{Index, NodeId, Output};
 
 use super::keys::Digest;
 use super::message::{Message, Proposal, Record, View};
+use super::slot::Word;
 use super::{Mutant, Pbft, Phase};
 
 impl Pbft {
@@ -40,6 +41,15 @@ impl Pbft {
         Index(self.stable.point.at.0 + self.options.window)
     }
 
+    /// The view in which this replica agrees to something: none once it has left for another that has not begun.
+    fn works_in(&self) -> Option<View> {
+        match self.phase {
+            Phase::Active => Some(self.view),
+            Phase::Changing if self.has(Mutant::StaysInOldView) => self.view.0.checked_sub(1).map(View),
+            Phase::Changing => None,
+        }
+    }
+
     /// Whether a sequence number lies between the watermarks.
     pub(super) fn is_in_window(&self, at: Index) -> bool {
         at > self.stable.point.at && at <= self.high_watermark()
@@ -53,7 +63,7 @@ impl Pbft {
         proposal: Arc<Proposal>,
         out: &mut Output<Self>,
     ) {
-        if view != self.view || self.phase != Phase::Active || from != self.primary_of(view) {
+        if self.works_in() != Some(view) || from != self.primary_of(view) {
             return;
         }
         if !self.is_in_window(at) {
@@ -65,11 +75,11 @@ impl Pbft {
             }
             if !self.has(Mutant::EquivocationUnchecked) {
                 // Two proposals at one place: nobody needs more proof than one's own eyes to leave such a primary.
-                return self.leave_for(view.next(), out);
+                return self.leave_for(self.view.next(), out);
             }
         }
         match self.selection.get(&at) {
-            Some(selected) if *selected != proposal.digest() => return self.leave_for(view.next(), out),
+            Some(selected) if *selected != proposal.digest() => return self.leave_for(self.view.next(), out),
             Some(_) => {}
             // Below the end of the selection everything is selected; what is not, was stable.
             None if self.selection.last_key_value().is_some_and(|(last, _)| at < *last) => return,
@@ -92,7 +102,7 @@ impl Pbft {
 
     /// A proposal gets its place: for a backup, a promise not to agree to another one there in this view.
     pub(super) fn accept(&mut self, at: Index, proposal: Arc<Proposal>, out: &mut Output<Self>) {
-        let (view, digest) = (self.view, proposal.digest());
+        let (view, digest) = (self.works_in().unwrap_or(self.view), proposal.digest());
         let is_primary = self.is_primary();
         for request in &proposal.requests {
             // Whoever waits for it loses its patience with a primary that does not get it executed.
@@ -106,6 +116,7 @@ impl Pbft {
         }
         out.record(Record::PrePrepare { view, at, proposal });
         if !is_primary {
+            self.hear_again(self.id, view, at, Word::Prepare);
             self.slots.entry(at).or_default().prepare(self.id, view, digest);
             if !self.has(Mutant::PrepareBeforeDisk) {
                 self.multicast(&prepare, out);
@@ -127,6 +138,7 @@ impl Pbft {
         if !self.is_in_window(at) || from == self.primary_of(view) || self.is_far_ahead(view) {
             return;
         }
+        self.hear_again(from, view, at, Word::Prepare);
         self.slots.entry(at).or_default().prepare(from, view, digest);
         self.consider_prepared(at, out);
     }
@@ -142,8 +154,19 @@ impl Pbft {
         if !self.is_in_window(at) || self.is_far_ahead(view) {
             return;
         }
+        self.hear_again(from, view, at, Word::Commit);
         self.slots.entry(at).or_default().commit(from, view, digest);
         self.consider_committed(at, out);
+    }
+
+    /// That a replica's first word in a view counts is what makes a second pre-prepare harmless even to those who miss that it is one;
+    /// so the mutant that does not look for it must not have this either.
+    fn hear_again(&mut self, from: NodeId, view: View, at: Index, which: Word) {
+        if self.has(Mutant::EquivocationUnchecked)
+            && let Some(slot) = self.slots.get_mut(&at)
+        {
+            slot.take_back(from, view, which);
+        }
     }
 
     /// Only the newest word of each replica is kept: a liar must not put an end to its own words by a view of fancy.
@@ -154,10 +177,8 @@ impl Pbft {
 
     /// Prepared: a pre-prepare and agreement of enough others, in this view (4.2).
     pub(super) fn consider_prepared(&mut self, at: Index, out: &mut Output<Self>) {
-        if self.phase != Phase::Active {
-            return;
-        }
-        let (view, primary) = (self.view, self.primary_of(self.view));
+        let Some(view) = self.works_in() else { return };
+        let primary = self.primary_of(view);
         let fewer = usize::from(self.has(Mutant::PreparedByFewer));
         let (old_views, early) = (self.has(Mutant::CountsOldViews), self.has(Mutant::CommitBeforeDisk));
         let needed = self.quorums.strong() - fewer;
@@ -190,6 +211,7 @@ impl Pbft {
 
     pub(super) fn count_own_commits(&mut self, out: &mut Output<Self>) {
         while let Some((view, at, digest)) = self.own_commits.pop(self.durable) {
+            self.hear_again(self.id, view, at, Word::Commit);
             if let Some(slot) = self.slots.get_mut(&at) {
                 slot.commit(self.id, view, digest);
                 self.consider_committed(at, out);

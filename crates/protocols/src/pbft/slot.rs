@@ -12,6 +12,13 @@ use super::message::{Proposal, View};
 /// can only delay a view change (2002, 4.5.2).
 const SEEN_MAX: usize = 8;
 
+/// What a replica can say of a proposal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Word {
+    Prepare,
+    Commit,
+}
+
 /// What is known of one sequence number.
 ///
 /// Invariant: `seen` ascends by view, and no proposal is in it twice; the last is the one accepted last.
@@ -58,6 +65,12 @@ impl Slot {
 
     pub(super) fn commit(&mut self, from: NodeId, view: View, digest: Digest) {
         note(&mut self.commits, from, view, digest);
+    }
+
+    /// A replica's later word in a view takes the place of the earlier one: for a mutant.
+    pub(super) fn take_back(&mut self, from: NodeId, view: View, which: Word) {
+        let said = if which == Word::Prepare { &mut self.prepares } else { &mut self.commits };
+        said.retain(|node, (said_in, _)| (*node, *said_in) != (from, view));
     }
 
     /// How many agreed to this in this view, the primary apart.

@@ -9,8 +9,8 @@ use synod_protocols::pbft::{
     Certificate, Digest, Keys, Message, Mutant, NewView, Options, Pbft, Point, Proposal, Request, Sealed,
     Signature, Subject, View, ViewChange, digest,
 };
-use synod_sim::byzantine::{Heard, Lie};
-use synod_sim::family::Family;
+use synod_sim::byzantine::{Heard, Lie, States};
+use synod_sim::family::{Family, Promise};
 use synod_sim::script::Order;
 
 /// PBFT with whatever options a seed draws.
@@ -21,6 +21,41 @@ impl Family for PbftFamily {
     const NAME: &'static str = "pbft";
     const ORDER: Order = Order::Total;
     const LEVEL: Level = Level::Linearizable;
+    const STATES: States = States::Bent;
+
+    /// Of each place: in which view it was agreed to (no term for what it held), and what prepared there. Of all: which views are over.
+    fn promise(sealed: &Sealed, _: &Pbft) -> Option<Promise> {
+        let (place, view, prepared) = match &sealed.message {
+            Message::PrePrepare { view, at, .. } | Message::Prepare { view, at, .. } => {
+                (Some(*at), view, None)
+            }
+            Message::Commit { view, at, digest } => (Some(*at), view, Some((*at, short(digest)))),
+            Message::ViewChange(said) => (None, &said.view, None),
+            _ => return None,
+        };
+        Some(Promise { place, term: view.0, holds: prepared })
+    }
+
+    fn forgot(promised: &Promise, protocol: &Pbft) -> Option<String> {
+        let (_, now) = protocol.standing();
+        let view = promised.term;
+        if now.0 < view {
+            return Some(format!("it took part in view {view}, and is in {now:?}"));
+        }
+        let at = promised.place.filter(|at| *at > protocol.stable())?;
+        let (accepted, prepared) = protocol.agreed_at(at);
+        if accepted.is_none_or(|accepted| accepted.0 < view) {
+            return Some(format!(
+                "it has agreed to something at {at:?} in view {view}, and knows of {accepted:?}"
+            ));
+        }
+        let (_, digest) = promised.holds?;
+        let what =
+            || format!("it has committed to {digest:x} at {at:?} in view {view}, and knows of {prepared:?}");
+        let is_there =
+            |(in_view, what): (View, Digest)| in_view.0 > view || in_view.0 == view && short(&what) == digest;
+        (!prepared.is_some_and(is_there)).then(what)
+    }
 
     fn nodes() -> std::ops::RangeInclusive<u64> {
         4..=10
@@ -87,6 +122,11 @@ impl Family for PbftFamily {
     }
 }
 
+/// The beginning of a digest: enough to tell two apart.
+fn short(digest: &Digest) -> u64 {
+    digest.0.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
 /// What a liar says instead.
 fn bend(message: &Message, lie: &Lie<'_, Sealed>, keys: &Keys, rng: &mut Rng) -> Option<Message> {
     Some(match message {
@@ -122,7 +162,7 @@ fn bend(message: &Message, lie: &Lie<'_, Sealed>, keys: &Keys, rng: &mut Rng) ->
             Message::Saved { at: *at, state, signature: keys.sign(Subject::Saved, state) }
         }
         Message::ViewChange(said) => Message::ViewChange(Arc::new(bend_view_change(said, lie, rng))),
-        Message::NewView(new_view) => Message::NewView(Arc::new(bend_new_view(new_view, lie, rng))),
+        Message::NewView(new_view) => Message::NewView(Arc::new(bend_new_view(new_view, lie))),
         Message::Status(progress) => {
             let mut progress = *progress;
             progress.executed = Index(progress.executed.0.saturating_add(rng.below(200)));
@@ -238,9 +278,9 @@ fn bend_view_change(said: &ViewChange, lie: &Lie<'_, Sealed>, rng: &mut Rng) -> 
             bent.prepared.clear();
             bent.pre_prepared.clear();
         }
-        // Something else prepared here, in a later view.
+        // Something else prepared here, in a later view: what nobody has, or nothing at all.
         2 => {
-            let other = fancy(rng);
+            let other = if rng.chance(0.5) { fancy(rng) } else { Proposal::null().digest() };
             for claim in bent.prepared.iter_mut().chain(&mut bent.pre_prepared) {
                 claim.digest = other;
                 claim.view = View(bent.view.0.saturating_sub(1));
@@ -262,9 +302,10 @@ fn bend_view_change(said: &ViewChange, lie: &Lie<'_, Sealed>, rng: &mut Rng) -> 
     bent
 }
 
-fn bend_new_view(new_view: &NewView, lie: &Lie<'_, Sealed>, rng: &mut Rng) -> NewView {
+fn bend_new_view(new_view: &NewView, lie: &Lie<'_, Sealed>) -> NewView {
     let mut bent = new_view.clone();
-    match rng.below(5) {
+    // Of one view it tells everybody the same, or no quorum would believe it.
+    match Rng::new(new_view.view.0).below(5) {
         0 => bent.selection.clear(),
         1 => bent.selection.iter_mut().for_each(|it| *it = Proposal::null().digest()),
         2 => bent.selection.push(Proposal::null().digest()),
