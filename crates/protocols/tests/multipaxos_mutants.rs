@@ -12,7 +12,6 @@ use synod_sim::script::{Order, replay};
 /// What no trace shows, because it takes many replicas' bad luck at once.
 const IN_SWEEPS: &[Mutant] = &[];
 
-#[expect(clippy::disallowed_methods, reason = "golden files are read by tests alone")]
 fn traces() -> Vec<(PathBuf, String)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/multipaxos");
     let entries = std::fs::read_dir(folder).expect("the folder is there");
