@@ -13,10 +13,12 @@ use super::message::{Certificate, Message, Point, Record};
 use super::{Mutant, Pbft};
 
 impl Pbft {
-    /// This replica has executed everything up to a checkpoint.
+    /// This replica has come to another point: it says so where checkpoints are. However it came there, by executing, by a
+    /// peer's snapshot or by a restart, it can give the state; and where the window ends, nothing goes on before a quorum has
+    /// spoken.
     pub(super) fn take_checkpoint(&mut self, out: &mut Output<Self>) {
         let point = self.head.point;
-        if point.at <= self.stable.point.at {
+        if point.at <= self.stable.point.at || !point.at.0.is_multiple_of(self.options.checkpoint_every) {
             return;
         }
         let signature = self.keys.sign(Subject::Checkpoint, point.digest());

@@ -52,9 +52,7 @@ impl Pbft {
         }
         // The view does its work.
         self.patience = self.options.view_timeout;
-        if at.0.is_multiple_of(self.options.checkpoint_every) {
-            self.take_checkpoint(out);
-        }
+        self.take_checkpoint(out);
         if self.snapshots.is_due(&self.options) {
             self.snapshot_point(at, delivers, out);
         }

@@ -159,5 +159,6 @@ impl Pbft {
             self.multicast(&super::Message::ViewChange(own), out);
         }
         self.attest(out);
+        self.take_checkpoint(out);
     }
 }

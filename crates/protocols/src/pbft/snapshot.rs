@@ -227,6 +227,7 @@ impl Pbft {
         self.next = self.next.max(at.next());
         self.catch_up.executed(at);
         self.attest(out);
+        self.take_checkpoint(out);
     }
 
     /// The fewest records that rebuild this replica above its saved snapshot.
