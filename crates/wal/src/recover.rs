@@ -34,7 +34,7 @@ use crate::mutants::Mutant;
 use crate::names::{self, Contents};
 use crate::segment::{
     BATCH_HEADER_BYTES, BadHeader, BatchHeader, FORMAT_VERSION, HEADER_BYTES, Header, Identity, Kind,
-    NUMBER_MAX, body, could_be_torn, find_batch, find_misplaced, is_whole, is_zero, split_body,
+    NUMBER_MAX, body, could_be_torn, data_end, find_batch, find_misplaced, is_whole, is_zero, split_body,
 };
 use crate::snapshot::SnapshotFile;
 use crate::window::Window;
@@ -493,19 +493,6 @@ struct Ending<'a> {
     /// Where the last byte ends that is not zero.
     data_end: usize,
     header: &'a Header,
-}
-
-/// Where the last byte that is not zero ends.
-fn data_end(bytes: &[u8]) -> usize {
-    let mut end = bytes.len();
-    while end > 0 {
-        let from = (end - 1) / 4096 * 4096;
-        if !is_zero(&bytes[from..end]) {
-            return from + bytes[from..end].iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
-        }
-        end = from;
-    }
-    0
 }
 
 #[cfg(test)]

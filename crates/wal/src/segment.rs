@@ -299,6 +299,19 @@ pub(crate) fn is_zero(bytes: &[u8]) -> bool {
     bytes.chunks(256).all(|chunk| chunk.iter().fold(0, |all, byte| all | byte) == 0)
 }
 
+/// Where the last byte that is not zero ends.
+pub(crate) fn data_end(bytes: &[u8]) -> usize {
+    let mut end = bytes.len();
+    while end > 0 {
+        let from = (end - 1) / 4096 * 4096;
+        if !is_zero(&bytes[from..end]) {
+            return from + bytes[from..end].iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
+        }
+        end = from;
+    }
+    0
+}
+
 /// Whether what is wrong at `offset`, behind which no later batch is found, can come from a write that power
 /// failed under: then it was never acknowledged. Otherwise it was whole once and has rotted.
 ///
