@@ -239,6 +239,14 @@ struct Sealed {
     last: Rev,
 }
 
+/// What was filled, where it was filled; copied only if much of its room is empty.
+fn without_waste(mut bytes: Vec<u8>) -> Bytes {
+    if bytes.capacity() - bytes.len() > CHUNK_BYTES / 16 {
+        bytes.shrink_to_fit();
+    }
+    bytes.into()
+}
+
 /// A chunk that is being filled.
 #[derive(Clone, Debug, Default)]
 struct Open {
@@ -342,14 +350,10 @@ impl Arena {
     /// Makes a chunk of the tail, and goes on with an empty one.
     fn seal(&mut self) {
         let (id, last) = (self.tail.id, self.tail.last);
-        let mut sealed = std::mem::replace(&mut self.tail.bytes, Vec::with_capacity(CHUNK_BYTES));
-        if sealed.capacity() - sealed.len() > CHUNK_BYTES / 16 {
-            // A long record did not fit behind a short tail.
-            sealed.shrink_to_fit();
-        }
+        let sealed = std::mem::replace(&mut self.tail.bytes, Vec::with_capacity(CHUNK_BYTES));
         self.order.push(Sealed { id, last });
         self.sealed_bytes += sealed.len();
-        self.chunks[id as usize] = Some(sealed.into());
+        self.chunks[id as usize] = Some(without_waste(sealed));
         self.tail.id = self.reserve();
     }
 
@@ -410,7 +414,7 @@ impl Arena {
         }
         if kept.is_some() {
             self.sealed_bytes += moving.bytes.len();
-            self.chunks[moving.id as usize] = Some(moving.bytes.into());
+            self.chunks[moving.id as usize] = Some(without_waste(moving.bytes));
         } else {
             self.free.push(moving.id);
         }

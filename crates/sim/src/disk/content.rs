@@ -73,7 +73,7 @@ impl Content {
 mod tests {
     use super::*;
 
-    /// Stored or not, zeros are read back as zeros, and what is cut off is gone.
+    /// What lies before stays; zeros that nobody stored are taken over, too, and the length.
     #[test]
     fn only_the_end_is_taken_over() {
         let content = |bytes: &[u8], length| {
@@ -102,6 +102,7 @@ mod tests {
         }
     }
 
+    /// Stored or not, zeros are read back as zeros, and what is cut off is gone.
     #[test]
     fn zeros_need_no_room() {
         let mut content = Content::default();
