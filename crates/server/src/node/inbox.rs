@@ -3,6 +3,7 @@
 //! Proposals are bounded by number and bytes from their acceptance to their answer, and by how fast they are answered ([`Admission`]); what peers
 //! say is bounded by what their connections read before the node's next turn; the disk reports no more than it was asked.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -119,36 +120,60 @@ impl Inbox {
 pub(crate) const PROPOSALS_MAX: usize = 50_000;
 /// Their payloads' bytes, at most.
 pub(crate) const PROPOSAL_BYTES_MAX: usize = 256 << 20;
-/// While so many wait there is no end of work, and the pace is the fastest that there is. Fewer are always let in.
+/// Fewer than this are always let in.
 const CROWD: usize = 1000;
-/// A crowd may be as large as what is answered in this time: who comes later would wait longer, and is refused instead.
-const WAIT_MAX: Duration = Duration::from_secs(1);
-/// The pace is that of so long a time.
+/// A crowd that comes and goes (behind an election's end, a disk's pause) may be as large as what is answered in this time: who comes
+/// later would wait longer, and is refused instead.
+const BURST_MAX: Duration = Duration::from_secs(1);
+/// A crowd that stays is too much load, and gets no better by waiting: it may be as large as what is answered in this time ...
+const STANDING_MAX: Duration = Duration::from_millis(250);
+/// ... and as this, because so many clients may each have one proposal under way, and refusing them would bring them back at once.
+const STANDING_CROWD: usize = 10_000;
+/// The pace, and whether a crowd stays, is told by the last [`WINDOWS`] of this length.
 const WINDOW: Duration = Duration::from_millis(100);
+const WINDOWS: usize = 10;
 /// How many answers are counted without looking at the clock.
 const UNTIMED: usize = 64;
 
 /// How many proposals are on their way, and how large they are.
 ///
 /// A queue without an end is no service: at twice the rate that can be carried out, everybody would wait until everybody's time has
-/// passed, and all work would be for nothing. So what is let in is about a second's worth of work. While nothing at all is
-/// answered (an election, a disk that is stuck) the last known pace holds, because waiting is what clients want then.
+/// passed, and all work would be for nothing. So what is let in is a second's worth of work, and where the queue has not been short for
+/// a second, a quarter of that (Nichols and Jacobson, Controlling Queue Delay, 2012: a queue is judged by its shortest, not its longest).
+/// While nothing at all is answered (an election, a disk that is stuck) the last known pace holds, because waiting is what clients want then.
 pub(crate) struct Admission {
     count: AtomicUsize,
     bytes: AtomicUsize,
     /// How many may be on their way.
     room: AtomicUsize,
     answered: AtomicUsize,
+    /// Whether somebody was refused in this window.
+    refused: AtomicBool,
     pace: Mutex<Pace>,
     /// Proposals that were refused or found no outcome.
     pub(crate) failed: AtomicU64,
 }
 
-/// How fast proposals are answered.
+/// How fast proposals are answered, and how many waited at the least.
 struct Pace {
+    /// When the window began that is not over.
     since: Instant,
     /// The answers up to then.
     answered: usize,
+    /// The fewest that waited since then.
+    fewest: usize,
+    /// The newest last.
+    windows: VecDeque<Window>,
+    /// Whether there has been a crowd all the time, and somebody was refused for it since.
+    stands: bool,
+}
+
+struct Window {
+    took: Duration,
+    answered: usize,
+    fewest: usize,
+    /// Whether somebody was refused.
+    refused: bool,
 }
 
 impl Default for Admission {
@@ -158,7 +183,14 @@ impl Default for Admission {
             bytes: AtomicUsize::new(0),
             room: AtomicUsize::new(PROPOSALS_MAX),
             answered: AtomicUsize::new(0),
-            pace: Mutex::new(Pace { since: Instant::now(), answered: 0 }),
+            refused: AtomicBool::new(false),
+            pace: Mutex::new(Pace {
+                since: Instant::now(),
+                answered: 0,
+                fewest: usize::MAX,
+                windows: VecDeque::new(),
+                stands: false,
+            }),
             failed: AtomicU64::new(0),
         }
     }
@@ -171,6 +203,7 @@ impl Admission {
         // A single proposal larger than the room is let in when it is alone: it is bounded on its own.
         if count >= self.room.load(Ordering::Relaxed) || (count > 0 && total + bytes > PROPOSAL_BYTES_MAX) {
             self.failed.fetch_add(1, Ordering::Relaxed);
+            self.refused.store(true, Ordering::Relaxed);
             return Err(Failure::Busy);
         }
         self.count.fetch_add(1, Ordering::Relaxed);
@@ -191,27 +224,57 @@ impl Admission {
     /// Looks how fast it goes, and makes room for as much as that allows.
     fn look(&self, now: Instant, answered: usize, count: usize) {
         let mut pace = self.pace.lock();
+        pace.fewest = pace.fewest.min(count);
         let took = now.saturating_duration_since(pace.since);
         if took < WINDOW {
             return;
         }
-        let done = answered - pace.answered;
-        (pace.since, pace.answered) = (now, answered);
-        let room = if count < CROWD {
-            PROPOSALS_MAX
-        } else if took > WAIT_MAX {
-            // Nothing was answered for a while: that is no pace.
-            return;
-        } else {
-            let worth = done as f64 * WAIT_MAX.as_secs_f64() / took.as_secs_f64();
-            (worth as usize).clamp(CROWD, PROPOSALS_MAX)
+        let window = Window {
+            took,
+            answered: answered - pace.answered,
+            fewest: pace.fewest,
+            refused: self.refused.swap(false, Ordering::Relaxed),
         };
-        self.room.store(room, Ordering::Relaxed);
+        (pace.since, pace.answered, pace.fewest) = (now, answered, usize::MAX);
+        // Nothing was answered for longer than anybody should wait: that is no pace, and no crowd that work could have made shorter.
+        if took > BURST_MAX {
+            return;
+        }
+        if pace.windows.len() == WINDOWS {
+            pace.windows.pop_front();
+        }
+        pace.windows.push_back(window);
+        self.room.store(pace.room(), Ordering::Relaxed);
     }
 
     /// How many are on their way.
     pub(crate) fn pending(&self) -> usize {
         self.count.load(Ordering::Relaxed)
+    }
+}
+
+impl Pace {
+    /// How many may be on their way.
+    fn room(&mut self) -> usize {
+        let answered: usize = self.windows.iter().map(|window| window.answered).sum();
+        let took: Duration = self.windows.iter().map(|window| window.took).sum();
+        let within = |span: Duration| (answered as f64 * span.as_secs_f64() / took.as_secs_f64()) as usize;
+        let burst = within(BURST_MAX).max(CROWD);
+        let standing = within(STANDING_MAX).max(STANDING_CROWD);
+        let is_full = self.windows.len() == WINDOWS;
+        if is_full && self.windows.iter().all(|window| window.fewest > standing) {
+            self.stands = true;
+        } else if self.windows.iter().all(|window| !window.refused) {
+            self.stands = false;
+        }
+        if self.windows.back().is_some_and(|window| window.fewest < CROWD) {
+            // There was no end of work in sight a moment ago, so the pace says nothing about what could be done.
+            PROPOSALS_MAX
+        } else if self.stands {
+            burst.min(standing)
+        } else {
+            burst.min(PROPOSALS_MAX)
+        }
     }
 }
 
@@ -237,22 +300,53 @@ mod tests {
         assert_eq!(admission.enter(1), Ok(()));
     }
 
+    fn room(admission: &Admission) -> usize {
+        admission.room.load(Ordering::Relaxed)
+    }
+
     /// A crowd may be as large as a second's work; where nothing is answered, and where there is no crowd, nobody is refused.
     #[test]
     fn admission_follows_the_pace() {
         let admission = Admission::default();
         let begun = admission.pace.lock().since;
-        let room = || admission.room.load(Ordering::Relaxed);
         let at = |millis| begun + Duration::from_millis(millis);
         admission.look(at(100), 2000, 5000);
-        assert_eq!(room(), 20_000);
+        assert_eq!(room(&admission), 20_000);
         admission.look(at(150), 2001, 5000);
-        assert_eq!(room(), 20_000, "too soon to tell");
+        assert_eq!(room(&admission), 20_000, "too soon to tell");
         admission.look(at(200), 2010, 5000);
-        assert_eq!(room(), CROWD, "it has become slow");
-        admission.look(at(9000), 2011, 5000);
-        assert_eq!(room(), CROWD, "an election tells nothing about the pace");
-        admission.look(at(9100), 4011, CROWD - 1);
-        assert_eq!(room(), PROPOSALS_MAX);
+        assert_eq!(room(&admission), 10_050, "one slow moment is not the pace");
+        for moment in 3..=11 {
+            admission.look(at(moment * 100), 2010 + moment as usize, 5000);
+        }
+        assert_eq!(room(&admission), CROWD, "it has become slow");
+        admission.look(at(9000), 2030, 5000);
+        assert_eq!(room(&admission), CROWD, "an election tells nothing about the pace");
+        admission.look(at(9100), 4031, CROWD - 1);
+        assert_eq!(room(&admission), PROPOSALS_MAX);
+    }
+
+    /// A crowd that stays is made shorter, until nobody has been refused for a second; one that comes and goes is not.
+    #[test]
+    fn a_crowd_that_stays_is_made_shorter() {
+        let admission = Admission::default();
+        let begun = admission.pace.lock().since;
+        let mut answered = 0;
+        let mut windows = 0;
+        let mut pass = |count: usize| {
+            (answered, windows) = (answered + 5000, windows + 1);
+            admission.look(begun + Duration::from_millis(windows * 100), answered, count);
+            room(&admission)
+        };
+        for moment in 0..30 {
+            assert_eq!(pass(if moment % 9 == 8 { 5000 } else { 30_000 }), 50_000, "it comes and goes");
+        }
+        (0..WINDOWS).for_each(|_| _ = pass(30_000));
+        assert_eq!(pass(30_000), 12_500, "it stays");
+        admission.refused.store(true, Ordering::Relaxed);
+        for _ in 0..WINDOWS {
+            assert_eq!(pass(12_000), 12_500, "somebody was refused less than a second ago");
+        }
+        assert_eq!(pass(12_000), 50_000, "nobody was");
     }
 }
