@@ -3,6 +3,7 @@
 //! A stream's handler lives inside the body and is polled by it. So there is no task to forget: the client takes, the
 //! handler runs; the client stalls, the handler stalls; the client goes away, everything is dropped.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -242,25 +243,26 @@ fn success() -> HeaderMap {
 pub fn failure(status: &Status) -> HeaderMap {
     let mut trailers = HeaderMap::with_capacity(2);
     trailers.insert("grpc-status", HeaderValue::from(status.code as u16));
-    trailers.insert("grpc-message", percent_encoded(&status.message));
+    let message = HeaderValue::from_bytes(&percent_encoded(&status.message));
+    trailers.insert("grpc-message", message.expect("printable ASCII is a header's value"));
     trailers
 }
 
 /// gRPC's percent-encoding of a message: everything but printable ASCII, and the percent sign.
-fn percent_encoded(message: &str) -> HeaderValue {
+pub(crate) fn percent_encoded(message: &str) -> Cow<'_, [u8]> {
     let plain = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'%';
     if message.bytes().all(plain) {
-        return HeaderValue::from_str(message).unwrap_or_else(|_| HeaderValue::from_static(""));
+        return Cow::Borrowed(message.as_bytes());
     }
-    let mut out = String::with_capacity(message.len() * 2);
+    let mut out = Vec::with_capacity(message.len() * 2);
     for byte in message.bytes() {
         if plain(byte) {
-            out.push(byte as char);
+            out.push(byte);
         } else {
-            out.push_str(&format!("%{byte:02X}"));
+            out.extend_from_slice(format!("%{byte:02X}").as_bytes());
         }
     }
-    HeaderValue::from_str(&out).unwrap_or_else(|_| HeaderValue::from_static(""))
+    Cow::Owned(out)
 }
 
 /// Messages as gRPC has them.
@@ -302,7 +304,7 @@ mod tests {
     /// A message with line breaks, percent signs or letters beyond ASCII survives the header.
     #[test]
     fn messages_are_percent_encoded() {
-        assert_eq!(percent_encoded("etcdserver: no leader"), "etcdserver: no leader");
-        assert_eq!(percent_encoded("100% ü\n"), "100%25 %C3%BC%0A");
+        assert_eq!(*percent_encoded("etcdserver: no leader"), *b"etcdserver: no leader");
+        assert_eq!(*percent_encoded("100% ü\n"), *b"100%25 %C3%BC%0A");
     }
 }

@@ -52,6 +52,10 @@ impl Connection {
                 stream.body = Some(Body::unary(pieces));
             }
             Err(status) => {
+                if stream.is_closed_by_peer() && self.output.put_failure(id, stream, &status) {
+                    self.streams.remove(&id);
+                    return;
+                }
                 let mut fields = body::failure(&status);
                 fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
                 let fields = Box::new(fields);

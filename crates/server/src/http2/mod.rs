@@ -61,6 +61,9 @@ const TICK: Duration = Duration::from_secs(10);
 
 /// Reads in a row before others on this thread have their turn.
 const ROUNDS_MAX: usize = 16;
+/// Calls that are begun before others on this thread have their turn: a few milliseconds of work. The node is among those
+/// others, and a leader that is kept from its turn for too long is no leader any more.
+const BEGUN_MAX: usize = 256;
 
 /// Watch streams that are served before others on this thread have their turn: commands above all, so that what they do goes
 /// to each stream in fewer messages.
@@ -157,9 +160,10 @@ impl<B: Backend, C: Fn(u32, Call, Bytes) -> F, F: Future<Output = Answer>> Drive
             // Polled again, so that the next tick wakes this task.
             let _ = self.tick.poll_tick(context);
         }
+        let mut begun = 0;
         for _ in 0..ROUNDS_MAX {
             let arrived = self.connection.poll_read(&mut self.socket, context)?;
-            self.begin_jobs();
+            begun += self.begin_jobs();
             let answered = self.poll_answers(context);
             self.connection.give_back_windows();
             self.carry_events(context);
@@ -173,7 +177,7 @@ impl<B: Backend, C: Fn(u32, Call, Bytes) -> F, F: Future<Output = Answer>> Drive
             if let Poll::Ready(failed @ Err(_)) = flushed {
                 return Poll::Ready(failed);
             }
-            if flushed.is_ready() && !self.connection.rung.is_empty() {
+            if begun >= BEGUN_MAX || (flushed.is_ready() && !self.connection.rung.is_empty()) {
                 break;
             }
             // Nobody would wake this task for what was asked for just now, nor for what there is room for since the last write.
@@ -208,7 +212,9 @@ impl<B: Backend, C: Fn(u32, Call, Bytes) -> F, F: Future<Output = Answer>> Drive
         }
     }
 
-    fn begin_jobs(&mut self) {
+    /// Begins what was asked for; how many there were.
+    fn begin_jobs(&mut self) -> usize {
+        let count = self.connection.jobs.len();
         for job in self.connection.jobs.drain(..) {
             match job {
                 Job::Call(stream, call, message) => self.calls.push((self.call)(stream, call, message)),
@@ -219,6 +225,7 @@ impl<B: Backend, C: Fn(u32, Call, Bytes) -> F, F: Future<Output = Answer>> Drive
                 }
             }
         }
+        count
     }
 
     /// Takes what is ready; whether anything was.

@@ -16,6 +16,8 @@ use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 
 use super::stream::{Piece, Stream};
+use crate::http::body::percent_encoded;
+use crate::status::Status;
 
 /// Bytes that may wait to be written before nothing more is read, or taken from bodies.
 pub(super) const WAITING_MAX: usize = 256 * 1024;
@@ -27,6 +29,7 @@ const IDLE_CAPACITY: usize = 16 * 1024;
 const CONTENT_TYPE: &[u8] = b"content-type";
 const GRPC: &[u8] = b"application/grpc";
 const GRPC_STATUS: &[u8] = b"grpc-status";
+const GRPC_MESSAGE: &[u8] = b"grpc-message";
 
 /// The outgoing half of a connection.
 pub(super) struct Output {
@@ -189,6 +192,20 @@ impl Output {
         true
     }
 
+    /// Writes a whole answer of a call that failed, where the stream has said nothing yet; whether it did.
+    pub(super) fn put_failure(&mut self, id: u32, stream: &Stream, status: &Status) -> bool {
+        if !stream.pending.is_empty() || self.is_full() {
+            return false;
+        }
+        self.put_block(id, flag::END_STREAM, |table, out| {
+            let table = put_grpc_head(table, out);
+            put_literal(out, GRPC_STATUS, (status.code as u16).to_string().as_bytes());
+            put_literal(out, GRPC_MESSAGE, &percent_encoded(&status.message));
+            table
+        });
+        true
+    }
+
     /// Writes of a stream's pending pieces what it may: at most one frame of data.
     pub(super) fn take_turn(&mut self, id: u32, stream: &mut Stream) -> Turn {
         let mut had_data = false;
@@ -251,21 +268,8 @@ impl Output {
         self.window -= payload.len() as i64;
     }
 
-    /// `:status: 200`, `content-type: application/grpc`.
     fn put_grpc_head(&mut self, id: u32) {
-        self.put_block(id, 0, |table, out| {
-            put_indexed(out, place::OK);
-            match table {
-                Table::Empty => {
-                    put_remembered(out, CONTENT_TYPE, GRPC);
-                    return Table::Head;
-                }
-                Table::Head => put_indexed(out, place::NEWEST),
-                Table::Both => put_indexed(out, place::NEWEST + 1),
-                Table::Unused | Table::ToBeEmptied => put_literal(out, CONTENT_TYPE, GRPC),
-            }
-            table
-        });
+        self.put_block(id, 0, put_grpc_head);
     }
 
     /// `grpc-status: 0`, and the end.
@@ -344,6 +348,21 @@ impl Output {
     }
 }
 
+/// `:status: 200`, `content-type: application/grpc`; answers what the peer's table holds afterwards.
+fn put_grpc_head(table: Table, out: &mut BytesMut) -> Table {
+    put_indexed(out, place::OK);
+    match table {
+        Table::Empty => {
+            put_remembered(out, CONTENT_TYPE, GRPC);
+            return Table::Head;
+        }
+        Table::Head => put_indexed(out, place::NEWEST),
+        Table::Both => put_indexed(out, place::NEWEST + 1),
+        Table::Unused | Table::ToBeEmptied => put_literal(out, CONTENT_TYPE, GRPC),
+    }
+    table
+}
+
 /// Appends our own settings, and widens the connection's window to what it is to be.
 pub(super) fn put_greeting(out: &mut BytesMut, settings: &[(u16, u32)], window: u32) {
     frame::put_settings(out, settings);
@@ -402,6 +421,27 @@ mod tests {
             assert_eq!(read(&mut output, &mut decoder), expected, "round {round}");
         }
         assert!(sizes[1] < sizes[0] && sizes[1] == sizes[2] && sizes[3] > sizes[2], "{sizes:?}");
+    }
+
+    /// A failure is one block, and leaves what the peer's table holds as it was; where something waits before it, it waits, too.
+    #[test]
+    fn failures_are_one_block() {
+        let (mut output, mut decoder) = (Output::new(), Decoder::default());
+        let status = Status::new(crate::status::Code::ResourceExhausted, "100% full");
+        for round in 0..3 {
+            assert!(output.put_failure(1, &stream(WINDOW), &status));
+            let text = ":status=200 content-type=application/grpc grpc-status=8 grpc-message=100%25 full";
+            assert_eq!(
+                read(&mut output, &mut decoder),
+                [(kind::HEADERS, 5, text.to_owned())],
+                "round {round}"
+            );
+            assert!(output.put_unary(3, &stream(WINDOW), b"hello"));
+            assert_eq!(read(&mut output, &mut decoder).len(), 3);
+        }
+        let mut waiting = stream(WINDOW);
+        output.push(&mut waiting, Piece::GrpcHead);
+        assert!(!output.put_failure(5, &waiting, &status));
     }
 
     /// Data goes no further than the stream's window, then than the connection's, and goes on where it stopped.

@@ -202,13 +202,26 @@ impl Admission {
         let (count, total) = (self.count.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed));
         // A single proposal larger than the room is let in when it is alone: it is bounded on its own.
         if count >= self.room.load(Ordering::Relaxed) || (count > 0 && total + bytes > PROPOSAL_BYTES_MAX) {
-            self.failed.fetch_add(1, Ordering::Relaxed);
-            self.refused.store(true, Ordering::Relaxed);
+            self.note_refusal();
             return Err(Failure::Busy);
         }
         self.count.fetch_add(1, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Whether there is no room for a proposal of any size; where so, it counts as refused.
+    pub(crate) fn turns_away(&self) -> bool {
+        let is_full = self.count.load(Ordering::Relaxed) >= self.room.load(Ordering::Relaxed);
+        if is_full {
+            self.note_refusal();
+        }
+        is_full
+    }
+
+    fn note_refusal(&self) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+        self.refused.store(true, Ordering::Relaxed);
     }
 
     /// Counts a proposal out.

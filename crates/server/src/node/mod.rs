@@ -295,6 +295,10 @@ impl Backend for Node {
         answered.await.unwrap_or(Err(Failure::Stopped))
     }
 
+    fn turns_away(&self) -> bool {
+        self.0.admission.turns_away()
+    }
+
     async fn fence(&self) -> Result<(), Failure> {
         self.ask_node(Event::Fence).await
     }

@@ -59,6 +59,11 @@ pub trait Backend: Send + Sync + 'static {
     /// Orders a command, applies it here, and answers with what applying gave.
     fn propose(&self, op: Op) -> impl Future<Output = Result<Reply, Failure>> + Send;
 
+    /// Whether a command would be refused at once, whatever it is, because too many are under way; where so, it counts as refused.
+    fn turns_away(&self) -> bool {
+        false
+    }
+
     /// Returns when the store shows everything that was acknowledged anywhere before the call. Many waiting
     /// fences share one round.
     fn fence(&self) -> impl Future<Output = Result<(), Failure>> + Send;

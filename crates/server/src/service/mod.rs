@@ -195,6 +195,10 @@ impl<B: Backend> Service<B> {
             return Box::pin(self.by_vote(proxy, method, metadata, body)).await;
         }
         match method {
+            // Under too much load most calls end here, and the less each costs, the more is left for the others.
+            Method::Put | Method::DeleteRange if self.backend.turns_away() => {
+                Err(status::too_many_requests())
+            }
             Method::Range => self.range(metadata, body).await,
             Method::Put => self.put(body).await,
             Method::Txn => self.txn(metadata, body).await,
