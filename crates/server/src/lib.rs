@@ -19,6 +19,7 @@ mod http2;
 pub mod member;
 pub mod metrics;
 mod node;
+mod priority;
 pub mod protocol;
 pub mod proxy;
 pub mod service;

@@ -22,11 +22,16 @@ use synod_wal::{Incoming, Log, LogError, Snapshots, Superseded};
 use self::queue::{Queue, Woken};
 use crate::metrics::Histogram;
 use crate::node::inbox::{Event, Inbox, Notice};
+use crate::priority;
 
 /// The log is synced at the latest when this much has gathered: bounds its buffer.
 const UNSYNCED_BYTES_MAX: usize = 64 << 20;
 /// After this long without work the log proves that its last batch was durable.
 const IDLE: Duration = Duration::from_millis(300);
+
+/// How far the snapshots' thread steps back: clients should not wait for a snapshot, but until it is saved the log grows, so it
+/// gets a quarter of a core that one other thread wants, too.
+const SAVER_NICENESS: i32 = 5;
 
 /// What the log's thread is to do.
 enum LogJob<R> {
@@ -80,7 +85,10 @@ impl<R: Wire + Send + 'static, F: Frozen> DiskThreads<R, F> {
         let thread = |role: &str| std::thread::Builder::new().name(format!("{role}-{name}"));
         let threads = vec![
             thread("log").spawn(guarded(panicked.clone(), move || keeper.run()))?,
-            thread("snap").spawn(guarded(panicked, move || saver.run()))?,
+            thread("snap").spawn(guarded(panicked, move || {
+                priority::lower(SAVER_NICENESS);
+                saver.run();
+            }))?,
         ];
         Ok(DiskThreads { log: log_queue, snapshots: snapshot_queue, threads })
     }

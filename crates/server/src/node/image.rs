@@ -11,8 +11,11 @@ use synod_core::Frozen;
 use tokio::sync::mpsc;
 
 use super::inbox::Answer;
+use crate::priority;
 use crate::service::backend::{Failure, Image};
 
+/// An image is never urgent, and takes a core for as long as it lasts.
+const IDLE: i32 = 19;
 /// A piece has about this size.
 const PIECE_BYTES: usize = 64 << 10;
 /// Between two pieces, at least: 128 MiB a second, as much as a fast network takes, and clients that put meanwhile hardly notice.
@@ -23,7 +26,7 @@ const PIECES_MAX: usize = 2;
 /// Answers with an image; the thread ends when the reader has everything, or goes away.
 pub(super) fn stream<F: Frozen>(to_count: F, to_send: F, answer: Answer<Image>) {
     let work = move || {
-        yield_to_others();
+        priority::lower(IDLE);
         let mut counter = Counter { bytes: 0 };
         if let Err(error) = to_count.write_to(&mut counter) {
             let _ = answer.send(Err(Failure::Io(error.to_string())));
@@ -43,16 +46,6 @@ pub(super) fn stream<F: Frozen>(to_count: F, to_send: F, answer: Answer<Image>) 
     // Without a thread the answer is dropped, and its asker learns that it will not come.
     if let Err(error) = std::thread::Builder::new().name("image".to_owned()).spawn(work) {
         tracing::error!(%error, "no thread for an image of the state");
-    }
-}
-
-/// From now on this thread runs only when no other wants to: an image is never urgent, and takes a core for as long as it lasts.
-/// (A member's own snapshots are: until one is saved the log grows.)
-fn yield_to_others() {
-    // Linux has a niceness for each thread; elsewhere it is the process's, and must stay.
-    #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::nice(19) {
-        tracing::debug!(%error, "a thread's priority could not be lowered");
     }
 }
 
