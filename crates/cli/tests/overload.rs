@@ -2,16 +2,28 @@
 //!
 //! `just overload`; not part of the ordinary run, because it measures for a minute and wants the machine for itself. What belongs to
 //! the ordinary run (that what is too much is refused, and changes nothing) is in `abuse/crowds.rs`.
+//!
+//! The members share one core and the load generator has another: a generator that takes the more of the members' time the more it
+//! sends would measure itself.
 
 mod common;
 
 use std::process::{Command, Stdio};
 
 use common::{Cluster, SYNOD};
+use rustix::thread::{CpuSet, sched_setaffinity};
 use serde_json::Value;
+
+/// What this thread starts from now on runs on this core alone.
+fn start_on(core: usize) {
+    let mut cores = CpuSet::new();
+    cores.set(core);
+    sched_setaffinity(None, &cores).expect("two cores");
+}
 
 /// One run of the load generator against the leader.
 fn load(port: u16, words: &[&str]) -> Value {
+    start_on(1);
     let mut command = Command::new(SYNOD);
     command.args(["bench", "load"]).args(words).args([
         "--json",
@@ -48,6 +60,7 @@ impl Row {
 #[ignore = "a measurement of a minute: `just overload`"]
 fn twice_the_saturation() {
     for kind in ["put", "get"] {
+        start_on(0);
         let cluster = Cluster::start(3, &["--log-level=warn"]);
         let leader = cluster.members[cluster.leader().expect("a leader")].client;
         let closed = load(leader, &[kind, "--streams=50", "--fill"]);
@@ -72,6 +85,7 @@ fn twice_the_saturation() {
             twice.good / saturation,
             twice.p99 / full.p99
         );
-        assert!(twice.good > 0.5 * saturation, "goodput collapses");
+        assert!(twice.good > 0.8 * saturation, "goodput falls");
+        assert!(twice.p99 < 2000.0 || kind == "get", "what is let in waits too long");
     }
 }
