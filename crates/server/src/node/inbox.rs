@@ -124,7 +124,7 @@ pub(crate) const PROPOSAL_BYTES_MAX: usize = 256 << 20;
 const CROWD: usize = 1000;
 /// A crowd that comes and goes (behind an election's end, a disk's pause) may be as large as what is answered in this time: who comes
 /// later would wait longer, and is refused instead.
-const BURST_MAX: Duration = Duration::from_secs(1);
+const BURST_MAX: Duration = Duration::from_millis(500);
 /// A crowd that stays is too much load, and gets no better by waiting: it may be as large as what is answered in this time ...
 const STANDING_MAX: Duration = Duration::from_millis(250);
 /// ... and as this, because so many clients may each have one proposal under way, and refusing them would bring them back at once.
@@ -132,14 +132,16 @@ const STANDING_CROWD: usize = 10_000;
 /// The pace, and whether a crowd stays, is told by the last [`WINDOWS`] of this length.
 const WINDOW: Duration = Duration::from_millis(100);
 const WINDOWS: usize = 10;
+/// When nothing was answered for longer than this, the time says nothing about the pace.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// How many answers are counted without looking at the clock.
 const UNTIMED: usize = 64;
 
 /// How many proposals are on their way, and how large they are.
 ///
 /// A queue without an end is no service: at twice the rate that can be carried out, everybody would wait until everybody's time has
-/// passed, and all work would be for nothing. So what is let in is a second's worth of work, and where the queue has not been short for
-/// a second, a quarter of that (Nichols and Jacobson, Controlling Queue Delay, 2012: a queue is judged by its shortest, not its longest).
+/// passed, and all work would be for nothing. So what is let in is half a second's worth of work, and where the queue has not been short for
+/// a second, half of that (Nichols and Jacobson, Controlling Queue Delay, 2012: a queue is judged by its shortest, not its longest).
 /// While nothing at all is answered (an election, a disk that is stuck) the last known pace holds, because waiting is what clients want then.
 pub(crate) struct Admission {
     count: AtomicUsize,
@@ -250,7 +252,7 @@ impl Admission {
         };
         (pace.since, pace.answered, pace.fewest) = (now, answered, usize::MAX);
         // Nothing was answered for longer than anybody should wait: that is no pace, and no crowd that work could have made shorter.
-        if took > BURST_MAX {
+        if took > PAUSE_MAX {
             return;
         }
         if pace.windows.len() == WINDOWS {
@@ -317,18 +319,18 @@ mod tests {
         admission.room.load(Ordering::Relaxed)
     }
 
-    /// A crowd may be as large as a second's work; where nothing is answered, and where there is no crowd, nobody is refused.
+    /// A crowd may be as large as half a second's work; where nothing is answered, and where there is no crowd, nobody is refused.
     #[test]
     fn admission_follows_the_pace() {
         let admission = Admission::default();
         let begun = admission.pace.lock().since;
         let at = |millis| begun + Duration::from_millis(millis);
         admission.look(at(100), 2000, 5000);
-        assert_eq!(room(&admission), 20_000);
+        assert_eq!(room(&admission), 10_000);
         admission.look(at(150), 2001, 5000);
-        assert_eq!(room(&admission), 20_000, "too soon to tell");
+        assert_eq!(room(&admission), 10_000, "too soon to tell");
         admission.look(at(200), 2010, 5000);
-        assert_eq!(room(&admission), 10_050, "one slow moment is not the pace");
+        assert_eq!(room(&admission), 5025, "one slow moment is not the pace");
         for moment in 3..=11 {
             admission.look(at(moment * 100), 2010 + moment as usize, 5000);
         }
@@ -352,14 +354,14 @@ mod tests {
             room(&admission)
         };
         for moment in 0..30 {
-            assert_eq!(pass(if moment % 9 == 8 { 5000 } else { 30_000 }), 50_000, "it comes and goes");
+            assert_eq!(pass(if moment % 9 == 8 { 5000 } else { 20_000 }), 25_000, "it comes and goes");
         }
-        (0..WINDOWS).for_each(|_| _ = pass(30_000));
-        assert_eq!(pass(30_000), 12_500, "it stays");
+        (0..WINDOWS).for_each(|_| _ = pass(20_000));
+        assert_eq!(pass(20_000), 12_500, "it stays");
         admission.refused.store(true, Ordering::Relaxed);
         for _ in 0..WINDOWS {
             assert_eq!(pass(12_000), 12_500, "somebody was refused less than a second ago");
         }
-        assert_eq!(pass(12_000), 50_000, "nobody was");
+        assert_eq!(pass(12_000), 25_000, "nobody was");
     }
 }
