@@ -4,7 +4,7 @@
 //! the ordinary run (that what is too much is refused, and changes nothing) is in `abuse/crowds.rs`.
 //!
 //! The members share one core and the load generator has another: a generator that takes the more of the members' time the more it
-//! sends would measure itself.
+//! sends would measure itself. Reads are left out: one core answers more of them than another can ask for twice.
 
 mod common;
 
@@ -65,31 +65,27 @@ fn load_anew(words: &[&str]) -> Value {
 
 /// See the file's text. Latencies count from the moment at which a request was due.
 #[test]
-#[ignore = "a measurement of two minutes: `just overload`"]
+#[ignore = "a measurement of a minute: `just overload`"]
 fn twice_the_saturation() {
-    for kind in ["put", "get"] {
-        let closed = load_anew(&[kind, "--streams=50", "--fill"]);
-        let saturation = closed["rate"].as_f64().expect("a rate");
-        let mut rows = vec![Row::of("closed loop, 1000 under way: saturation".to_owned(), &closed)];
-        for factor in [0.5, 1.0, 2.0] {
-            let rate = format!("--rate={:.0}", saturation * factor);
-            let report = load_anew(&[kind, "--streams=5000", "--fill", &rate]);
-            rows.push(Row::of(format!("open loop at {factor} of that"), &report));
-            println!("{factor}: dropped by the generator {}, errors {}", report["dropped"], report["errors"]);
-        }
-        println!(
-            "\n{kind}\n\n| load | done a second | refused a second | median | p99 |\n|---|---|---|---|---|"
-        );
-        for Row { what, good, refused, median, p99 } in &rows {
-            println!("| {what} | {good:.0} | {refused:.0} | {median:.1} ms | {p99:.1} ms |");
-        }
-        let (full, twice) = (&rows[2], &rows[3]);
-        println!(
-            "\ngoodput at twice the saturation: {:.2} of it; p99: {:.2} times that at saturation",
-            twice.good / saturation,
-            twice.p99 / full.p99
-        );
-        assert!(twice.good > 0.8 * saturation, "goodput falls");
-        assert!(twice.p99 < 2000.0 || kind == "get", "what is let in waits too long");
+    let closed = load_anew(&["put", "--streams=50", "--fill"]);
+    let saturation = closed["rate"].as_f64().expect("a rate");
+    let mut rows = vec![Row::of("closed loop, 1000 under way: saturation".to_owned(), &closed)];
+    for factor in [0.5, 1.0, 2.0] {
+        let rate = format!("--rate={:.0}", saturation * factor);
+        let report = load_anew(&["put", "--streams=5000", "--fill", &rate]);
+        rows.push(Row::of(format!("open loop at {factor} of that"), &report));
+        println!("{factor}: dropped by the generator {}, errors {}", report["dropped"], report["errors"]);
     }
+    println!("\n| load | done a second | refused a second | median | p99 |\n|---|---|---|---|---|");
+    for Row { what, good, refused, median, p99 } in &rows {
+        println!("| {what} | {good:.0} | {refused:.0} | {median:.1} ms | {p99:.1} ms |");
+    }
+    let (full, twice) = (&rows[2], &rows[3]);
+    println!(
+        "\ngoodput at twice the saturation: {:.2} of it; p99: {:.2} times that at saturation",
+        twice.good / saturation,
+        twice.p99 / full.p99
+    );
+    assert!(twice.good > 0.8 * saturation, "goodput falls");
+    assert!(twice.p99 < 2000.0, "what is let in waits too long");
 }
