@@ -2,8 +2,8 @@
 //!
 //! The seed says of synchronous replication that "any backup that fails makes the whole system unavailable", and of asynchronous
 //! replication that writes in the replication window are lost. Both are true until the view changes: here is for how long, and how
-//! many. Three replicas, a write every millisecond at the primary; one replica fails for good at a random moment between two
-//! heartbeats. Links take 1 ms one way, disks 0.1 to 0.4 ms. The world is simulated, the code is what ships.
+//! many. Three replicas, a write every millisecond at the primary; one replica, or every link of the primary, fails for good at a random
+//! moment between two heartbeats. Links take 1 ms one way, disks 0.1 to 0.4 ms. The world is simulated, the code is what ships.
 //!
 //! `cargo run --release -p synod-sim --example failover` writes the table of `docs/protocols/primary-backup.md`.
 
@@ -30,8 +30,12 @@ const WAIT_MAX: Duration = Duration::from_secs(30);
 /// Who fails.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Victim {
+    /// A backup loses its power.
     Backup,
+    /// The primary does: what it sent before still arrives.
     Primary,
+    /// The primary goes on, and so do its clients, but no other member hears it.
+    CutOff,
 }
 
 struct Row {
@@ -67,6 +71,8 @@ fn main() -> Result<(), String> {
         row("sync", Victim::Primary, 1000),
         row("async", Victim::Backup, 1000),
         row("async", Victim::Primary, 1000),
+        row("sync", Victim::CutOff, 1000),
+        row("async", Victim::CutOff, 1000),
     ] {
         let all: Vec<Trial> = (1..=TRIALS).map(|seed| trial(seed, &row)).collect::<Result<_, _>>()?;
         let sorted = |of: fn(&Trial) -> f64| {
@@ -81,7 +87,11 @@ fn main() -> Result<(), String> {
         println!(
             "| {} | {} | {} ms | {:.0} ms ({:.0} ms) | {:.0} ms | {:.0} ms | {} ({}) |",
             row.replication,
-            if row.victim == Victim::Backup { "a backup" } else { "the primary" },
+            match row.victim {
+                Victim::Backup => "a backup",
+                Victim::Primary => "the primary",
+                Victim::CutOff => "the primary's links",
+            },
             row.backup_timeout_ms,
             median(&blocked),
             worst(&blocked),
@@ -126,7 +136,12 @@ fn trial(seed: u64, row: &Row) -> Result<Trial, String> {
     let victim = if row.victim == Victim::Backup { backup } else { primary };
     let (_, _, term) = world.elected().unwrap_or((Time::ZERO, primary, 0));
     writes.longest = Duration::ZERO;
-    world.take_down(victim);
+    match row.victim {
+        Victim::Backup | Victim::Primary => world.take_down(victim),
+        Victim::CutOff => {
+            (1..=3).map(NodeId).filter(|id| *id != primary).for_each(|id| world.part(primary, id))
+        }
+    }
     let failed = world.now();
     let end = failed + WAIT_MAX;
     let begins = |world: &World<BackupFamily>| {
@@ -152,7 +167,7 @@ fn trial(seed: u64, row: &Row) -> Result<Trial, String> {
         blocked: ms(writes.longest),
         view: ms(view.since(failed)),
         after: ms(resumed.since(view)),
-        lost: if row.replication == "async" { lost } else { 0 },
+        lost,
     })
 }
 
