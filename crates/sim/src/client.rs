@@ -270,6 +270,16 @@ impl Clients {
         Ask::Put { key: 0, value: self.value(), lease: 0 }
     }
 
+    /// A write of a fresh value, of any key.
+    pub fn write(&mut self) -> Ask {
+        Ask::Put { key: self.rng.below(self.keys), value: self.value(), lease: 0 }
+    }
+
+    /// A read of any key.
+    pub fn read(&mut self) -> Ask {
+        Ask::Get { key: self.rng.below(self.keys) }
+    }
+
     /// An operation begins.
     pub fn begin(&mut self, client: usize, now: Time, node: NodeId, ask: Ask, waiting: Waiting) -> u64 {
         let (record, floor) = (self.records.len(), self.newest);

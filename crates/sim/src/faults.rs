@@ -235,6 +235,9 @@ pub enum Until {
 pub enum Fault {
     /// The network falls apart for so long, or until so long after the next time that somebody takes the lead.
     Partition { shape: Shape, lasts: Duration, until: Until, draw: u64 },
+    /// Whoever was just asked for something does not learn what comes of it for so long; or, when the members have changed, those who
+    /// need not know of it are parted from the leader and the newcomer.
+    LeaveOut { lasts: Duration },
     /// A link holds everything back for so long.
     Clog { draw: u64, lasts: Duration },
     /// The process ends, and starts again after so long.

@@ -86,6 +86,8 @@ pub struct Plan<O> {
     /// Whether the first client goes on asking whoever led before, whatever else happens: what a leader that is none any more says is what
     /// reads must not believe.
     pub loyal: bool,
+    /// Whether two more come by whenever somebody takes the lead, and ask the new leader and the one before (see `world/callers.rs`).
+    pub passers: bool,
     /// The share of faults that wait for a cue.
     pub lurking: f64,
     /// How many operations clients may start in all: what a checker can take.
@@ -230,6 +232,7 @@ pub fn draw<F: Family>(
         keys: rng.between(1, 6),
         taste: Taste::ALL[rng.below(Taste::ALL.len() as u64) as usize],
         loyal: rng.chance(0.5),
+        passers: false,
         lurking: [0.0, 0.3, 0.6, 0.9][rng.below(4) as usize],
         operations_max: 3000,
         safety: wishes.safety,
@@ -239,6 +242,8 @@ pub fn draw<F: Family>(
         defect,
         options,
     };
+    // A client that is alone is alone in some worlds.
+    plan.passers = plan.clients > 1;
     plan.planned = schedule(&mut rng.fork(), &plan);
     if let Some(keep) = &wishes.keep {
         let mut number = 0;
@@ -327,8 +332,28 @@ fn schedule<O>(rng: &mut Rng, plan: &Plan<O>) -> Vec<Planned> {
             }
         }
     }
+    if plan.faults.has(FaultKind::Partition) && plan.lurking > 0.0 {
+        planned.extend(left_out(rng, &planned, plan.election));
+    }
     planned.sort_by_key(|planned| planned.at);
     planned
+}
+
+/// Every other leader that is asked to hand over, or for other members, is left out of what comes of it, just then; or the others are,
+/// once the members change.
+fn left_out(rng: &mut Rng, planned: &[Planned], election: Duration) -> Vec<Planned> {
+    let asks = planned.iter().filter(|it| matches!(it.kind, FaultKind::Members | FaultKind::Transfer));
+    asks.filter_map(|ask| {
+        // Half of them at once, while what was asked for is still on its way.
+        let after = rng.span(Duration::ZERO, election / 10).saturating_sub(election / 20);
+        let fault = Fault::LeaveOut { lasts: rng.span(election / 2, election * 4) };
+        let at = Time(ask.at.0.saturating_sub(1));
+        let changes = ask.kind == FaultKind::Members && rng.chance(0.4);
+        let cue = if changes { Cue::Members } else { Cue::Asked };
+        let planned = Planned { at, cue, after, kind: FaultKind::Partition, fault };
+        rng.chance(0.5).then_some(planned)
+    })
+    .collect()
 }
 
 fn fault<O>(kind: FaultKind, rng: &mut Rng, plan: &Plan<O>) -> Option<Fault> {
@@ -450,7 +475,7 @@ pub fn long_life<F: Family>(
     plan.snapshot_every = 1000;
     plan.applies_max = 8192;
     (plan.clients, plan.watchers, plan.keys, plan.taste) = (4, 1, 6, Taste::Usual);
-    (plan.patience, plan.loyal) = (plan.election * 4, false);
+    (plan.patience, plan.loyal, plan.passers) = (plan.election * 4, false, false);
     plan.think = Duration::from_secs(120);
     plan.operations_max = usize::MAX;
     plan.victims = (1..=plan.nodes).map(NodeId).collect();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use synod_core::{Command, CommandId, NodeId, ReadId, Vector};
 
 use super::{Calling, Event, World};
-use crate::client::{Ended, Record, Waiting};
+use crate::client::{Clients, Ended, Record, Waiting};
 use crate::family::{Family, Reads, Sessions};
 use crate::machine::{Ask, Way, digest};
 use crate::oracle::ledger::Judging;
@@ -17,7 +17,60 @@ pub(super) enum Request {
     Command(Command),
 }
 
+/// Two who come by when somebody takes the lead, and each ask a few times in a row: one writes at the new leader, one reads at whoever led
+/// before. What an old leader may still say, and what not any more, is decided in these milliseconds, and the other clients think too long.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Passers {
+    /// Their places among the clients, the writer's first; nobody comes by where a client is alone.
+    places: Option<(usize, usize)>,
+    /// How often each still asks before it goes away.
+    left: (u32, u32),
+}
+
+/// So often they ask each time.
+const WRITES_MAX: u32 = 3;
+const READS_MAX: u32 = 8;
+
+impl Passers {
+    pub(super) fn hired(clients: &mut Clients) -> Passers {
+        Passers { places: Some((clients.hire(NodeId(1)), clients.hire(NodeId(1)))), left: (0, 0) }
+    }
+
+    fn has(&self, client: usize) -> bool {
+        self.places.is_some_and(|(writer, reader)| client == writer || client == reader)
+    }
+}
+
 impl<F: Family> World<F> {
+    /// Somebody has taken the lead.
+    pub(super) fn let_pass(&mut self) {
+        let Some((writer, reader)) = self.passers.places.filter(|_| self.deposed.is_some()) else { return };
+        self.passers.left = (WRITES_MAX, READS_MAX);
+        // The writer at once: before the new leader knows more than it led by.
+        self.events.push(self.now, Event::Call { client: writer });
+        let at = self.now + self.pause(reader);
+        self.events.push(at, Event::Call { client: reader });
+    }
+
+    /// How long a client thinks before it asks again.
+    fn pause(&mut self, client: usize) -> Duration {
+        let most = if self.passers.has(client) { self.plan.election / 20 } else { self.plan.think };
+        self.clients.think(most)
+    }
+
+    /// Whom a passer-by asks, and for what; nobody, when it is done.
+    fn in_passing(&mut self, client: usize) -> Option<(NodeId, Ask)> {
+        let (writer, _) = self.passers.places?;
+        let (left, node) = if client == writer {
+            (&mut self.passers.left.0, self.elected.map(|(_, node, _)| node))
+        } else {
+            (&mut self.passers.left.1, self.deposed)
+        };
+        *left = left.checked_sub(1)?;
+        let ask = if client == writer { self.clients.write() } else { self.clients.read() };
+        Some((node?, ask))
+    }
+
     pub(super) fn call(&mut self, client: usize) {
         let mut candidates: Vec<NodeId> = match self.calling {
             Calling::No => return,
@@ -44,6 +97,13 @@ impl<F: Family> World<F> {
                 self.clients.clients[client].node = candidates[0];
                 (candidates[0], self.clients.probe())
             }
+            _ if self.passers.has(client) => match self.in_passing(client) {
+                Some((node, ask)) if candidates.contains(&node) => {
+                    self.clients.clients[client].node = node;
+                    (node, ask)
+                }
+                _ => return,
+            },
             _ => match self.deposed.filter(|node| self.is_loyal(client) && candidates.contains(node)) {
                 Some(node) => {
                     self.clients.clients[client].node = node;
@@ -57,7 +117,7 @@ impl<F: Family> World<F> {
         {
             // Connection refused: the client tries somebody else after a while.
             self.clients.clients[client].node = NodeId(0);
-            let at = self.now + self.clients.think(self.plan.think);
+            let at = self.now + self.pause(client);
             return self.events.push(at, Event::Call { client });
         }
         if F::sessions(&self.plan.options) == Sessions::Carried && self.calling == Calling::Yes {
@@ -98,7 +158,11 @@ impl<F: Family> World<F> {
         self.recorder
             .note(now, Some(id), || What::Client(format!("client {client} asks {ask:?} ({waiting:?})")));
         let give_up = Event::GiveUp { client, turn };
-        let patience = if self.is_loyal(client) { self.plan.election / 2 } else { self.plan.patience };
+        let patience = if self.is_loyal(client) || self.passers.has(client) {
+            self.plan.election / 2
+        } else {
+            self.plan.patience
+        };
         self.events.push(now + patience.min(self.plan.patience), give_up);
         let request = match waiting {
             Waiting::Read(_, read) => Request::Read(read),
@@ -195,7 +259,7 @@ impl<F: Family> World<F> {
                 self.probed.push(record.node);
             }
         }
-        let at = self.now + self.clients.think(self.plan.think);
+        let at = self.now + self.pause(client);
         self.events.push(at, Event::Call { client });
     }
 

@@ -168,6 +168,7 @@ impl<F: Family> World<F> {
                 self.elected = Some((self.now, id, term));
                 self.looked.1 = foresight::LOOKS_MAX;
                 self.examine_leader(id, term);
+                self.let_pass();
                 self.cue(Cue::Lead, id);
             }
         }

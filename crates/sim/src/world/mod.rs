@@ -146,6 +146,8 @@ pub struct World<F: Family> {
     elected: Option<(Time, NodeId, u64)>,
     /// Who led before.
     deposed: Option<NodeId>,
+    /// Who comes by whenever somebody takes the lead.
+    passers: callers::Passers,
     /// Up to where the last look ahead saw things decided, and how many more are due.
     looked: (Index, u32),
     /// Counts the times at which everything was mended: faults and mendings of before are void.
@@ -154,6 +156,8 @@ pub struct World<F: Family> {
     probed: Vec<NodeId>,
     /// Who looks after the cluster, if anybody does.
     steward: Option<Steward>,
+    /// What an operator asked a leader for last.
+    asked_for: Option<FaultKind>,
     /// Faults of the plan that wait for their cue.
     lurking: Vec<usize>,
     /// Partitions that are over so long after somebody takes the lead: by their fault, and what they cut.
@@ -221,11 +225,13 @@ impl<F: Family> World<F> {
             flights: 0,
             elected: None,
             deposed: None,
+            passers: callers::Passers::default(),
             looked: (Index::ZERO, 0),
             epoch: 0,
             probes: BTreeMap::new(),
             probed: Vec::new(),
             steward: None,
+            asked_for: None,
             lurking: Vec::new(),
             fallen_apart: Vec::new(),
             kinds_sent: effects::Kinds::default(),
@@ -238,6 +244,9 @@ impl<F: Family> World<F> {
         for client in 0..world.plan.clients {
             let at = Time::ZERO + world.clients.think(world.plan.think);
             world.events.push(at, Event::Call { client });
+        }
+        if judging == Judging::Places && world.plan.passers {
+            world.passers = callers::Passers::hired(&mut world.clients);
         }
         if judging == Judging::Places {
             for watcher in 0..world.plan.watchers {

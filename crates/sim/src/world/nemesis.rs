@@ -119,9 +119,7 @@ impl<F: Family> World<F> {
                     return;
                 }
                 self.fault(None, kind, || format!("partition, {}: cut {cuts:?} for {lasts:?}", shape.name()));
-                *self.counts.partitions.entry((shape.name(), self.plan.nodes)).or_default() += 1;
-                cuts.iter().for_each(|(from, to)| self.network.cut(*from, *to));
-                self.cue(Cue::Apart, self.leader().unwrap_or(cuts[0].0));
+                self.cut_all(shape, &cuts);
                 match until {
                     _ if shape == Shape::Flapping => {
                         self.later(lasts / 8, Mend::Flap(cuts, Phase::Cut, 7, lasts / 8));
@@ -133,6 +131,11 @@ impl<F: Family> World<F> {
                     Until::Clock => self.later(lasts, Mend::Links(cuts)),
                 }
             }
+            Fault::LeaveOut { lasts } => match (planned.cue, cued) {
+                (Cue::Members, Some(_)) => self.leave_behind(number, &ids, lasts),
+                (_, Some(asked)) => self.leave_out(asked, &ids, lasts),
+                (_, None) => {}
+            },
             Fault::Clog { draw, lasts } if count > 1 => {
                 let from = ids[(draw % count) as usize];
                 let to = ids[((draw % count + 1 + (draw >> 32) % (count - 1)) % count) as usize];
@@ -155,7 +158,7 @@ impl<F: Family> World<F> {
                     let planned = &mut self.plan.planned[number];
                     planned.cue = Cue::Lead;
                     planned.fault = Fault::Members { draw: crate::machine::mix(1, draw) };
-                    self.lurking.push(number);
+                    self.lurking.insert(0, number);
                 }
             }
             Fault::Transfer { draw } => {
@@ -166,7 +169,7 @@ impl<F: Family> World<F> {
                 if to != leader {
                     self.fault(Some(leader), kind, || format!("is asked to hand over to {to:?}"));
                     self.with(leader, |replica, now| replica.transfer_leadership(now, to));
-                    self.cue(Cue::Asked, leader);
+                    self.asked(leader, kind);
                 }
             }
             Fault::Kill { target, .. }
@@ -277,6 +280,56 @@ impl<F: Family> World<F> {
         self.fault(Some(id), kind, || what);
     }
 
+    /// A leader was just asked for something, and is left out of what comes of it: whoever was asked to hand over does not hear that somebody
+    /// has taken over, and of whoever was asked for other members nobody hears whom. A leader that is none any more does the most harm then.
+    fn leave_out(&mut self, leader: NodeId, all: &[NodeId], lasts: Duration) {
+        let others = || all.iter().filter(|id| **id != leader);
+        let mut cuts: Links = others().map(|id| (*id, leader)).collect();
+        let shape = match self.asked_for {
+            Some(FaultKind::Transfer) => Shape::LeaderOneWay,
+            _ => {
+                cuts.extend(others().map(|id| (leader, *id)));
+                Shape::OneAlone
+            }
+        };
+        if !cuts.is_empty() {
+            self.fault(Some(leader), FaultKind::Partition, || {
+                format!("is left out for {lasts:?}: cut {cuts:?}")
+            });
+            self.cut_all(shape, &cuts);
+            self.later(lasts, Mend::Links(cuts));
+        }
+    }
+
+    /// The members have just changed: whoever leads and who came last are parted from the others, who may not know of it yet, until somebody
+    /// has taken the lead. Each side may find a quorum, by its own members.
+    fn leave_behind(&mut self, number: usize, all: &[NodeId], lasts: Duration) {
+        let (Some(leader), Some(newest)) = (self.leader(), all.last().copied()) else { return };
+        let ahead = |id: &NodeId| *id == leader || *id == newest;
+        let pairs = all.iter().flat_map(|from| all.iter().map(move |to| (*from, *to)));
+        let cuts: Links = pairs.filter(|(from, to)| ahead(from) != ahead(to)).collect();
+        if !cuts.is_empty() {
+            let text = || format!("the others are left behind for {lasts:?}: cut {cuts:?}");
+            self.fault(Some(leader), FaultKind::Partition, text);
+            self.cut_all(Shape::Halves, &cuts);
+            self.fallen_apart.push((number, lasts / 8, cuts));
+            self.later(lasts, Mend::Apart(number));
+        }
+    }
+
+    /// These links are cut from now on.
+    fn cut_all(&mut self, shape: Shape, cuts: &Links) {
+        *self.counts.partitions.entry((shape.name(), self.plan.nodes)).or_default() += 1;
+        cuts.iter().for_each(|(from, to)| self.network.cut(*from, *to));
+        self.cue(Cue::Apart, self.leader().unwrap_or(cuts[0].0));
+    }
+
+    /// An operator has asked a leader for something.
+    fn asked(&mut self, leader: NodeId, kind: FaultKind) {
+        self.asked_for = Some(kind);
+        self.cue(Cue::Asked, leader);
+    }
+
     fn change_members(&mut self, draw: u64) {
         let asked = self.leader().or_else(|| self.proposer(draw >> 16));
         let Some(leader) = asked.filter(|leader| self.paused(*leader).is_none()) else { return };
@@ -310,7 +363,7 @@ impl<F: Family> World<F> {
         };
         self.fault(Some(leader), FaultKind::Members, || format!("is asked for {changes:?}"));
         self.with(leader, |replica, now| replica.reconfigure(now, changes));
-        self.cue(Cue::Asked, leader);
+        self.asked(leader, FaultKind::Members);
     }
 
     /// Who may join: a machine that an earlier, declined request called for, or a new one.
