@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use synod_core::{NodeId, Rng};
+use synod_core::{Index, NodeId, Rng};
 use synod_replica::{Chunk, Packet};
 
 use crate::family::Family;
@@ -73,6 +73,7 @@ impl<M: Clone> Memory<M> {
         packet: Packet<M>,
         rng: &mut Rng,
         states: States,
+        zeal: Zeal,
         bend: impl FnOnce(&M, &mut Rng) -> Option<M>,
     ) -> Vec<(NodeId, Packet<M>)> {
         if self.said.len() < MEMORY_MAX {
@@ -81,7 +82,9 @@ impl<M: Clone> Memory<M> {
             let place = rng.below(MEMORY_MAX as u64) as usize;
             self.said[place] = (to, packet.clone());
         }
-        match rng.below(10) {
+        let draw = rng.below(10);
+        let draw = if zeal == Zeal::Insists { 3 } else { draw };
+        match draw {
             0 => Vec::new(),
             1 => {
                 // An old message again, and the true one.
@@ -106,6 +109,37 @@ impl<M: Clone> Memory<M> {
             _ => vec![(to, packet)],
         }
     }
+}
+
+/// So many bytes of a state that is made up, where the liar has given none away yet that it could bend.
+const STATE_BYTES: usize = 64;
+
+impl<M: Clone> Memory<M> {
+    /// A state that nobody asked for, with the sum that belongs to it and `message` behind it.
+    fn false_state(&self, at: Index, message: M, rng: &mut Rng) -> Chunk<M> {
+        let given = self.said.iter().rev().find_map(|(_, packet)| match packet {
+            Packet::Chunk(chunk) if chunk.offset == 0 && chunk.end.is_some() => Some(chunk.data.to_vec()),
+            _ => None,
+        });
+        let mut data = given.unwrap_or_else(|| vec![0; STATE_BYTES]);
+        if !data.is_empty() {
+            let place = rng.below(data.len() as u64) as usize;
+            data[place] ^= 1 << rng.below(8);
+        }
+        // Beyond all names that a true transfer of its has.
+        let transfer = rng.next_u64() | 1 << 63;
+        let (total, end) = (data.len() as u64, Some((crc32c::crc32c(&data), message)));
+        Chunk { transfer, at, total, offset: 0, data: data.into(), end }
+    }
+}
+
+/// How much a liar means what it says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Zeal {
+    /// It lies now and then.
+    Usual,
+    /// It lies to everybody and every time: this message belongs to a plot, which needs all of its parts.
+    Insists,
 }
 
 /// What a liar does with a state that it is asked for.
@@ -147,8 +181,18 @@ impl<F: Family> World<F> {
     ) {
         let memory = self.memories.entry(from).or_default();
         let heard = &self.heard_by_liars;
+        let (zeal, unasked) = match &packet {
+            Packet::Protocol(message) => {
+                let lie = Lie { from, to, heard };
+                (F::zeal(message), F::unasked_state(message, lie, &mut self.byzantine_rng))
+            }
+            _ => (Zeal::Usual, None),
+        };
         let bend = |message: &_, rng: &mut Rng| F::bend(message, Lie { from, to, heard }, rng);
-        for (to, packet) in memory.twist(to, packet, &mut self.byzantine_rng, F::STATES, bend) {
+        let rng = &mut self.byzantine_rng;
+        let unasked = unasked.map(|(at, message)| memory.false_state(at, message, rng));
+        let lies = memory.twist(to, packet, rng, F::STATES, zeal, bend);
+        for (to, packet) in lies.into_iter().chain(unasked.map(|chunk| (to, Packet::Chunk(chunk)))) {
             self.post(from, to, packet);
         }
     }

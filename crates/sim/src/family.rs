@@ -9,7 +9,7 @@ use std::time::Duration;
 use synod_check::verdict::Level;
 use synod_core::{Index, Members, Protocol, Rng, Role};
 
-use crate::byzantine::{Lie, States};
+use crate::byzantine::{Lie, States, Zeal};
 use crate::script::Order;
 
 /// One protocol, as the simulator sees it. Types that implement it are never instantiated.
@@ -147,6 +147,20 @@ pub trait Family: Sized + 'static {
     /// only with the cargo feature `mutants`.
     fn mutants() -> Vec<(&'static str, &'static str)> {
         Vec::new()
+    }
+
+    /// How much a liar means it when it bends this message.
+    fn zeal(_message: &<Self::Protocol as Protocol>::Message) -> Zeal {
+        Zeal::Usual
+    }
+
+    /// A state that a liar gives away unasked beside this message: of which place, and what it says behind it.
+    fn unasked_state(
+        _message: &<Self::Protocol as Protocol>::Message,
+        _lie: Lie<'_, <Self::Protocol as Protocol>::Message>,
+        _rng: &mut Rng,
+    ) -> Option<(Index, <Self::Protocol as Protocol>::Message)> {
+        None
     }
 
     /// Another message in this one's place, as a liar would send it; none when this message cannot be bent.

@@ -6,10 +6,10 @@ use std::time::Duration;
 use synod_check::verdict::Level;
 use synod_core::{Index, NodeId, Rng, Role};
 use synod_protocols::pbft::{
-    Certificate, Digest, Keys, Message, Mutant, NewView, Options, Pbft, Point, Proposal, Request, Sealed,
-    Signature, Subject, View, ViewChange, digest,
+    Base, Certificate, Digest, Keys, Message, Mutant, NewView, Options, Pbft, Point, Proposal, Request,
+    Sealed, Signature, Subject, View, ViewChange, digest,
 };
-use synod_sim::byzantine::{Heard, Lie, States};
+use synod_sim::byzantine::{Heard, Lie, States, Zeal};
 use synod_sim::family::{Family, Promise};
 use synod_sim::script::Order;
 
@@ -110,6 +110,35 @@ impl Family for PbftFamily {
         (role, view.0)
     }
 
+    /// A new view that forgets needs more than its primary: everything that liars say of such a view, and in it, fits together.
+    fn zeal(sealed: &Sealed) -> Zeal {
+        let view = match &sealed.message {
+            Message::ViewChange(said) => said.view,
+            Message::NewView(new_view) => new_view.view,
+            Message::Prepare { view, .. } | Message::Commit { view, .. } => *view,
+            _ => return Zeal::Usual,
+        };
+        if is_plotted(view) { Zeal::Insists } else { Zeal::Usual }
+    }
+
+    /// One heartbeat in fifty comes with a state that is a little further than whoever hears it, and that nobody else vouches for.
+    fn unasked_state(sealed: &Sealed, lie: Lie<'_, Sealed>, rng: &mut Rng) -> Option<(Index, Sealed)> {
+        let Message::Status(_) = &sealed.message else { return None };
+        if !rng.chance(0.02) {
+            return None;
+        }
+        let executed = lie.heard.of(lie.to).find_map(|sealed| match &sealed.message {
+            Message::Status(progress) => Some(progress.executed),
+            _ => None,
+        })?;
+        let at = Index(executed.0 + 1 + rng.below(8));
+        let point = Point { at, history: fancy(rng) };
+        let base = Arc::new(Base { point, ..Base::default() });
+        let (keys, sum) = (Keys::from_names().of(lie.from), fancy(rng));
+        let proof = vec![(lie.from, keys.sign(Subject::Saved, sum))];
+        Some((at, Sealed::new(Message::InstallSnapshot { base, sum, proof }, lie.to, &keys)))
+    }
+
     fn bend(sealed: &Sealed, lie: Lie<'_, Sealed>, rng: &mut Rng) -> Option<Sealed> {
         let keys = Keys::from_names().of(lie.from);
         let bent = bend(&sealed.message, &lie, &keys, rng)?;
@@ -125,6 +154,11 @@ impl Family for PbftFamily {
 /// The beginning of a digest: enough to tell two apart.
 fn short(digest: &Digest) -> u64 {
     digest.0.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
+/// In every other view the liars work towards one end: what was decided before is to be forgotten.
+fn is_plotted(view: View) -> bool {
+    view.0 > 0 && Rng::new(view.0 ^ 0x9107).chance(0.5)
 }
 
 /// What a liar says instead.
@@ -240,7 +274,8 @@ fn agreed(
         _ => None,
     });
     match (wanted, rng.below(8)) {
-        (Some(wanted), 0..7) => (view, at, wanted),
+        (Some(wanted), draw) if draw < 7 || is_plotted(view) => (view, at, wanted),
+        _ if is_plotted(view) => (view, at, mine),
         (_, 0) => (view, at, fancy(rng)),
         (_, 1) => (View(view.0 + rng.below(4)), Index(at.0 + rng.below(4)), mine),
         (_, 2) => (View(view.0 << 20), Index(at.0 + 100_000), mine),
@@ -271,6 +306,15 @@ fn forged(certificate: &Certificate, liar: NodeId, rng: &mut Rng) -> Certificate
 
 fn bend_view_change(said: &ViewChange, lie: &Lie<'_, Sealed>, rng: &mut Rng) -> ViewChange {
     let mut bent = said.clone();
+    if is_plotted(said.view) {
+        // Null requests prepared everywhere, in the latest view that there can have been. To everybody the same, and well signed.
+        for claim in bent.prepared.iter_mut().chain(&mut bent.pre_prepared) {
+            claim.digest = Proposal::null().digest();
+            claim.view = View(bent.view.0 - 1);
+        }
+        bent.signature = Keys::from_names().of(lie.from).sign(Subject::ViewChange, bent.digest());
+        return bent;
+    }
     match rng.below(6) {
         // Nothing prepared here, and nothing was proposed.
         0 => bent.prepared.clear(),
@@ -304,8 +348,15 @@ fn bend_view_change(said: &ViewChange, lie: &Lie<'_, Sealed>, rng: &mut Rng) -> 
 
 fn bend_new_view(new_view: &NewView, lie: &Lie<'_, Sealed>) -> NewView {
     let mut bent = new_view.clone();
+    let null = Proposal::null().digest();
     // Of one view it tells everybody the same, or no quorum would believe it.
     match Rng::new(new_view.view.0).below(5) {
+        // All of it, or the first half.
+        _ if is_plotted(new_view.view) => {
+            let half = if new_view.view.0.is_multiple_of(2) { 1 } else { 2 };
+            let count = bent.selection.len().div_ceil(half);
+            bent.selection.iter_mut().take(count).for_each(|it| *it = null);
+        }
         0 => bent.selection.clear(),
         1 => bent.selection.iter_mut().for_each(|it| *it = Proposal::null().digest()),
         2 => bent.selection.push(Proposal::null().digest()),
