@@ -31,6 +31,10 @@ pub trait Protocol: Sized {
     /// position and hold different states, and one must not take the other's place on a disk.
     const HAS_ONE_ORDER: bool = true;
 
+    /// Whether a peer's snapshot is what it says before the protocol has looked at it. Where it may be a lie, it must not take the
+    /// place of an own one on a disk, either, although both have one position: what was taken for a lie would be what the log stands on.
+    const PEERS_ARE_HONEST: bool = true;
+
     /// A replica as its disk describes it; a new one when nothing was found.
     fn open(
         config: &Config<Self::Options>,

@@ -201,10 +201,22 @@ impl<P: Protocol, M: Machine> Replica<P, M> {
         }
     }
 
-    /// Whether an own snapshot, which may hold another state, has this position.
+    /// Whether the log's own snapshot, which may hold another state, has this position.
     fn is_taken(&self, at: Index) -> bool {
         let own = self.snapshot.as_ref().map(|snapshot| snapshot.at);
-        !P::HAS_ONE_ORDER && (own == Some(at) || self.saving == Some(at))
+        let may_differ = !P::HAS_ONE_ORDER || !P::PEERS_ARE_HONEST;
+        may_differ && (own == Some(at) || self.saving == Some(at))
+    }
+
+    /// A snapshot at this position becomes the one that the log stands on: where peers may lie, what arrives under the same name is
+    /// broken off. What the disk was given of it comes before what it is given now, so it cannot take the place any more.
+    fn claim_place(&mut self, at: Index) {
+        if !P::PEERS_ARE_HONEST
+            && let Some((from, transfer)) = self.incoming.abandon_at(at)
+        {
+            self.pieces.retain(|piece| piece.at != at);
+            self.packets.push((from, Packet::Rejected { transfer }));
+        }
     }
 
     /// Whether a peer's snapshot at this position, which may hold another state, is arriving.
@@ -392,6 +404,7 @@ impl<P: Protocol, M: Machine> Replica<P, M> {
         if let Some(snapshot) = restored.flatten() {
             self.growth.restart(snapshot.at);
             self.growth.measured(snapshot.bytes);
+            self.claim_place(snapshot.at);
             self.snapshot = Some(snapshot);
             self.checkpoint_due = true;
         }
@@ -643,6 +656,7 @@ impl<P: Protocol, M: Machine> Replica<P, M> {
 
     /// Has the state behind the delivery at `at` written elsewhere.
     fn freeze<W: World<P, M>>(&mut self, at: Index, now: Time, world: &mut W) {
+        self.claim_place(at);
         self.saving = Some(at);
         self.growth.restart(at);
         let at = if Mutant::SnapshotBehindItself.is_on() && at.0 > 1 { at.previous() } else { at };

@@ -231,6 +231,12 @@ impl<M> Incoming<M> {
         current.message
     }
 
+    /// Breaks off the snapshot on its way in, if it is the one at `at`: who sent it, under which number.
+    pub(crate) fn abandon_at(&mut self, at: Index) -> Option<(NodeId, TransferId)> {
+        let current = self.current.take_if(|current| current.at == at)?;
+        Some((current.from, current.transfer))
+    }
+
     /// The disk cannot take it.
     pub(crate) fn abandon(&mut self, from: NodeId, transfer: TransferId) {
         self.current.take_if(|current| current.from == from && current.transfer == transfer);

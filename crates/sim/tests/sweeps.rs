@@ -97,5 +97,7 @@ fn what_broke_once_stays_whole() {
         // A mark that was never written; a misdirected one; an answer to an old term's round; a snapshot begun once more.
         RaftFamily: 7827 4881 1724,
         PowFamily: 655,
+        // A liar's snapshot took an own one's place on the disk; answers brought forth questions until memory was full.
+        PbftFamily: 478 3516 1682,
     }
 }

@@ -162,6 +162,7 @@ impl Protocol for Pbft {
     type Options = Options;
 
     const SNAPSHOTS: SnapshotPlaces = SnapshotPlaces::AsDelivered;
+    const PEERS_ARE_HONEST: bool = false;
 
     fn open(config: &Config<Options>, found: Recovered<Record>, now: Time, out: &mut Output<Self>) -> Pbft {
         Pbft::recover(config, found, now, out)
