@@ -302,6 +302,50 @@ fn a_wrong_new_view_is_not_believed() {
     assert_eq!(view_after(new_view(said(&[])[..2].to_vec(), vec![], 3)), 0, "two voices of four");
 }
 
+/// Whoever is to begin a view asks once for what it must propose and does not hold, and begins when it has all of it. An answer brings
+/// forth no further questions: it did, of all that was still missing to all others, and every answer to those did so again, until
+/// memory was full of questions.
+#[test]
+fn answers_ask_for_nothing_anew() {
+    let mut n2 = Node::new(2, 4);
+    let selected: Vec<Arc<Proposal>> = (1..=4).map(|number| proposal(1, number)).collect();
+    let claims: Vec<Claim> = (1..)
+        .zip(&selected)
+        .map(|(at, it)| Claim { at: Index(at), view: View(0), digest: it.digest() })
+        .collect();
+    for id in [1, 3, 4] {
+        n2.hears(id, Message::ViewChange(view_change(1, id, id, &claims)));
+    }
+    let questions =
+        |said: &[Message]| said.iter().filter(|it| matches!(it, Message::FetchProposal { .. })).count();
+    let begins = |said: &[Message]| said.iter().any(|it| matches!(it, Message::NewView(_)));
+    assert!(questions(&n2.said()) >= 4 * 3, "each of the four is asked of all three others");
+    for (at, proposal) in (1..).zip(&selected) {
+        for from in [1, 3, 4] {
+            n2.hears(from, Message::Fetched { at: Index(at), proposal: proposal.clone() });
+        }
+        let said = n2.said();
+        assert_eq!(questions(&said), 0);
+        assert_eq!(begins(&said), at == 4);
+    }
+    assert_eq!(n2.view(), 1);
+}
+
+/// A liar's rubbish takes no room from what the others give.
+#[test]
+fn contents_of_fancy_take_nobodys_room() {
+    let mut n2 = Node::new(2, 4);
+    let past: Vec<Arc<Proposal>> = (1..=60).map(|number| proposal(1, number)).collect();
+    let digests: Vec<Digest> = past.iter().map(|it| it.digest()).collect();
+    n2.hears(1, Message::Decided { from: Index(1), digests: digests.clone(), proposals: past });
+    for number in 0..10 {
+        let rubbish = (0..60).map(|place| proposal(3, 1 + number * 60 + place)).collect();
+        n2.hears(4, Message::Decided { from: Index(1), digests: Vec::new(), proposals: rubbish });
+    }
+    n2.hears(3, Message::Decided { from: Index(1), digests, proposals: Vec::new() });
+    assert_eq!(n2.out.deliveries.len(), 60);
+}
+
 /// One liar's word about the past is not believed, with whatever content; two that say the same are.
 #[test]
 fn one_voice_about_the_past_is_not_believed() {

@@ -5,7 +5,7 @@
 //! what was decided, and one of them, in turn, for the contents: it believes what f + 1 say alike, and a content fits its
 //! digest or is thrown away. What nobody keeps any more comes as a snapshot.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use synod_core::{Index, NodeId, Output, Peer, Time};
@@ -21,8 +21,8 @@ const RESEND_MAX: usize = 32;
 const FETCH_MAX: u64 = 64;
 /// And so many bytes of their contents.
 const FETCH_BYTES: usize = 1 << 20;
-/// So many contents are kept while they wait to be believed.
-const FETCHED_MAX: usize = 256;
+/// So many contents of each giver are kept while they wait to be believed: one answer's worth.
+const FETCHED_MAX: usize = FETCH_MAX as usize;
 
 /// What is known of the others' progress, and of what this replica lacks.
 #[derive(Debug, Default)]
@@ -30,8 +30,11 @@ pub(super) struct CatchUp {
     peers: BTreeMap<NodeId, Heard>,
     /// What others say was decided.
     told: BTreeMap<Index, BTreeMap<NodeId, Digest>>,
-    /// Contents that nobody vouches for yet.
-    contents: BTreeMap<(Index, Digest), Arc<Proposal>>,
+    /// Contents that nobody vouches for yet, by who gave them: a liar's rubbish takes nobody else's room.
+    contents: BTreeMap<NodeId, BTreeMap<(Index, Digest), Arc<Proposal>>>,
+    /// What the primary of the view that is waited for must propose and does not hold: asked for, and what came of it.
+    missing: BTreeSet<(Index, Digest)>,
+    found: BTreeMap<(Index, Digest), Arc<Proposal>>,
     /// Whose turn it is to give contents.
     turn: usize,
     /// How far this replica was at the last heartbeat.
@@ -62,20 +65,35 @@ impl CatchUp {
         self.watched = None;
     }
 
+    /// What a view waited for to begin is in its slots, or is not waited for any more.
+    pub(super) fn forget_found(&mut self) {
+        self.missing.clear();
+        self.found.clear();
+    }
+
+    /// The next view waits for these. What is gathered is what one choice names, so it is as much as a window holds.
+    pub(super) fn wait_for(&mut self, missing: BTreeSet<(Index, Digest)>) {
+        self.missing = missing;
+    }
+
     /// Everything up to here is known.
     pub(super) fn executed(&mut self, at: Index) {
         self.told = self.told.split_off(&at.next());
-        self.contents = self.contents.split_off(&(at.next(), Digest::default()));
+        for given in self.contents.values_mut() {
+            *given = given.split_off(&(at.next(), Digest::default()));
+        }
     }
 
     pub(super) fn fetched(&self, at: Index, digest: Digest) -> Option<&Arc<Proposal>> {
-        self.contents.get(&(at, digest))
+        let name = (at, digest);
+        self.found.get(&name).or_else(|| self.contents.values().find_map(|given| given.get(&name)))
     }
 
-    fn keep(&mut self, at: Index, proposal: Arc<Proposal>) {
-        self.contents.insert((at, proposal.digest()), proposal);
-        while self.contents.len() > FETCHED_MAX {
-            self.contents.pop_last();
+    fn keep(&mut self, from: NodeId, at: Index, proposal: Arc<Proposal>) {
+        let given = self.contents.entry(from).or_default();
+        given.insert((at, proposal.digest()), proposal);
+        while given.len() > FETCHED_MAX {
+            given.pop_last();
         }
     }
 }
@@ -255,7 +273,7 @@ impl Pbft {
         for (place, proposal) in proposals.into_iter().enumerate().take(FETCH_MAX as usize) {
             let at = Index(first.0 + place as u64);
             if at > head && at <= far {
-                self.catch_up.keep(at, proposal);
+                self.catch_up.keep(from, at, proposal);
             }
         }
         let before = self.first_unknown();
@@ -312,13 +330,11 @@ impl Pbft {
             if self.slots.get(&at).is_none_or(|slot| slot.accepted_in(view).is_none()) {
                 self.accept(at, proposal, out);
             }
-        } else if self.phase == Phase::Changing && self.primary_of(self.view) == self.id {
-            let claimed = self
-                .view_changes
-                .values()
-                .any(|it| it.prepared.iter().any(|claim| (claim.at, claim.digest) == (at, digest)));
-            if claimed {
-                self.catch_up.keep(at, proposal);
+        } else if self.catch_up.missing.remove(&(at, digest)) {
+            self.catch_up.found.insert((at, digest), proposal);
+            // An answer asks for nothing anew: were what is still missing asked for again with each, questions and answers would
+            // call forth one another, more each time, without end.
+            if self.catch_up.missing.is_empty() {
                 self.consider_new_view(out);
             }
         }

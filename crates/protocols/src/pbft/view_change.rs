@@ -33,6 +33,7 @@ impl Pbft {
         self.selection.clear();
         self.view_due = None;
         self.catch_up.begin_view();
+        self.catch_up.forget_found();
         self.pool.begin_view();
         out.record(Record::View(view));
         let view_change = Arc::new(self.own_view_change());
@@ -135,18 +136,14 @@ impl Pbft {
         let said: Vec<&ViewChange> = view_changes.iter().map(AsRef::as_ref).collect();
         let Some(beginning) = choose(&said, self.quorums, self.rules()) else { return };
         // A3: it must be able to propose what it chose.
-        let mut missing = Vec::new();
-        for (at, digest) in places(&beginning) {
-            if self.proposal_of(at, digest).is_none() {
-                missing.push((at, digest));
-            }
-        }
+        let is_missing = |(at, digest): &(Index, Digest)| self.proposal_of(*at, *digest).is_none();
+        let missing: BTreeSet<(Index, Digest)> = places(&beginning).filter(is_missing).collect();
         if !missing.is_empty() {
-            for (at, digest) in missing {
+            for (at, digest) in &missing {
                 // Asks, and promises nothing.
-                self.multicast_early(&Message::FetchProposal { at, digest }, out);
+                self.multicast_early(&Message::FetchProposal { at: *at, digest: *digest }, out);
             }
-            return;
+            return self.catch_up.wait_for(missing);
         }
         let (selection, signature) = (beginning.selection.clone(), Signature([0; 64]));
         let mut new_view = NewView { view, view_changes, selection, signature };
@@ -216,6 +213,7 @@ impl Pbft {
                 self.multicast(&Message::PrePrepare { view: self.view, at, proposal }, out);
             }
         }
+        self.catch_up.forget_found();
     }
 
     /// What a recovered replica knows of its view's beginning, without proving again what it proved before.
