@@ -46,6 +46,13 @@ pub trait Protocol: Sized {
     /// Takes one input.
     fn step(&mut self, now: Time, input: Input<Self::Message>, out: &mut Output<Self>);
 
+    /// This replica leads, and wants this ordered only while it does: the end of a lease, whose time it alone keeps. Ordered under
+    /// another leader, who has promised the lease's holder more time meanwhile, it would break that promise; so a protocol that
+    /// orders what one leader left behind under the next one must let this fall.
+    fn propose_as_leader(&mut self, now: Time, batch: Batch, out: &mut Output<Self>) {
+        self.step(now, Input::Propose(batch), out);
+    }
+
     /// Says once what follows from all inputs since the last flush: pipelining and batching happen here.
     fn flush(&mut self, _now: Time, _out: &mut Output<Self>) {}
 

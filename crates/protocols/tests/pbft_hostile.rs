@@ -11,11 +11,12 @@ use synod_core::{
 };
 use synod_protocols::pbft::{
     Base, Certificate, Claim, Content, Digest, Keys, Message, NewView, Options, Pbft, Point, Progress,
-    Proposal, Request, Sealed, Signature, Subject, View, ViewChange, digest,
+    Proposal, Record, Request, Sealed, Signature, Subject, View, ViewChange, digest,
 };
 
 /// One replica whose disk is as fast as its thoughts.
 struct Node {
+    id: NodeId,
     pbft: Pbft,
     out: Output<Pbft>,
     now: Time,
@@ -37,13 +38,17 @@ fn options() -> Options {
 
 impl Node {
     fn new(id: u64, nodes: u64) -> Node {
+        let mut node = Node::found(id, nodes, Recovered::default());
+        node.input(Input::Timeout);
+        node
+    }
+
+    fn found(id: u64, nodes: u64, found: Recovered<Record>) -> Node {
         let members = Members::of((1..=nodes).map(NodeId));
         let config = Config { id: NodeId(id), members, seed: id, options: options() };
         let mut out = Output::default();
-        let pbft = Pbft::open(&config, Recovered::default(), Time(1), &mut out);
-        let mut node = Node { pbft, out, now: Time(1) };
-        node.input(Input::Timeout);
-        node
+        let pbft = Pbft::open(&config, found, Time(1), &mut out);
+        Node { id: NodeId(id), pbft, out, now: Time(1) }
     }
 
     /// Takes an input; everything that it writes is durable at once.
@@ -64,9 +69,9 @@ impl Node {
         }
     }
 
-    /// n2, the replica under test in most stories, hears a message that really is by this one.
+    /// The replica (n2 in most stories) hears a message that really is by this one.
     fn hears(&mut self, from: u64, message: Message) {
-        let sealed = Sealed::new(message, NodeId(2), &keys(from));
+        let sealed = Sealed::new(message, self.id, &keys(from));
         self.input(Input::Message { from: NodeId(from), message: sealed });
     }
 
@@ -189,7 +194,7 @@ fn forged_requests_are_not_agreed_to() {
     n2.said();
     let forge = |origin: u64, batch: Batch, signer: u64| {
         let signed = Request::new(NodeId(origin), 1 << 32, batch.clone(), &keys(signer));
-        let request = Request::received(NodeId(origin), 1 << 32, batch, signed.signature);
+        let request = Request::received(None, NodeId(origin), 1 << 32, batch, signed.signature);
         Arc::new(Proposal::new(vec![Arc::new(request)]))
     };
     n2.hears(1, pre_prepare(0, 1, &forge(3, command(3, 1), 1)));
@@ -198,6 +203,51 @@ fn forged_requests_are_not_agreed_to() {
     assert!(!agrees(&n2.said()));
     n2.hears(1, pre_prepare(0, 1, &forge(3, command(3, 1), 3)));
     assert!(agrees(&n2.said()));
+}
+
+fn bound(view: u64, origin: u64, number: u64) -> Arc<Proposal> {
+    let number = (1 << 32) + number;
+    let request =
+        Request::within(Some(View(view)), NodeId(origin), number, command(origin, number), &keys(origin));
+    Arc::new(Proposal::new(vec![Arc::new(request)]))
+}
+
+/// What a primary wants ordered in its view alone (the end of a lease, say) gets a number from it and there, and from nobody else
+/// later: neither by itself when it leads no more, nor from a liar who kept it.
+#[test]
+fn what_is_meant_for_one_view_falls_with_it() {
+    let mut n1 = Node::new(1, 4);
+    n1.said();
+    n1.pbft.propose_as_leader(n1.now, command(1, 1), &mut n1.out);
+    n1.settle();
+    let proposed = |said: &[Message]| {
+        said.iter()
+            .any(|it| matches!(it, Message::PrePrepare { proposal, .. } if !proposal.requests.is_empty()))
+    };
+    assert!(proposed(&n1.said()));
+    let mut n2 = Node::new(2, 4);
+    let is_agreed_to = |n2: &mut Node, view: u64, at: u64, proposal: &Arc<Proposal>| {
+        n2.said();
+        n2.hears(1 + view % 4, pre_prepare(view, at, proposal));
+        agrees(&n2.said())
+    };
+    assert!(is_agreed_to(&mut n2, 0, 1, &bound(0, 1, 1)));
+    assert!(!is_agreed_to(&mut n2, 0, 2, &bound(0, 3, 1)), "n3 is not the primary");
+    assert!(!is_agreed_to(&mut n2, 0, 2, &bound(4, 1, 2)), "of another view");
+    // n2 leads next. What n1 left behind it has heard of, from n1 and from others; it orders none of it.
+    let loose = bound(0, 1, 3).requests[0].clone();
+    n2.hears(3, Message::Request(loose.clone()));
+    for id in [3, 4] {
+        n2.hears(id, Message::ViewChange(view_change(1, id, id, &[])));
+    }
+    assert_eq!((n2.view(), n2.pbft.status().role), (1, Role::Primary));
+    n2.hears(1, Message::Request(loose));
+    assert!(!proposed(&n2.said()));
+    // Nor does n1 take it any more, once it does not lead.
+    n1.hears(2, Message::ViewChange(view_change(1, 2, 2, &[])));
+    n1.hears(3, Message::ViewChange(view_change(1, 3, 3, &[])));
+    n1.pbft.propose_as_leader(n1.now, command(1, 2), &mut n1.out);
+    assert!(n1.out.answers.iter().any(|it| matches!(it, synod_core::Answer::Refused { .. })));
 }
 
 fn point(at: u64) -> Point {
@@ -369,17 +419,8 @@ fn one_voice_about_the_past_is_not_believed() {
 fn unproven_snapshots_are_thrown_away() {
     let bytes = Bytes::from_static(b"state");
     let installs = |bytes: &Bytes, signers: &[u64]| {
-        let base = Base { point: point(4), ..Base::default() };
-        let sum = Digest(sha256(b"state"));
-        // The two parts of what is attested are put together as the protocol does it.
-        let executed = digest(&[&synod_core::Wire::to_bytes(&base.executed)]);
-        let state = digest(&[&base.point.digest().0, &executed.0, &sum.0]);
-        let proof = signers.iter().map(|id| (NodeId(*id), keys(*id).sign(Subject::Saved, state))).collect();
         let mut n2 = Node::new(2, 4);
-        let message = Message::InstallSnapshot { base: Arc::new(base), sum, proof };
-        let message = Sealed::new(message, NodeId(2), &keys(3));
-        let snapshot = SnapshotRef::in_memory(Index(4), bytes.clone());
-        n2.input(Input::Installed { from: NodeId(3), message, snapshot });
+        install(&mut n2, bytes, signers);
         n2.out.deliveries.iter().any(|it| matches!(it, Delivery::Restore(_)))
     };
     assert!(installs(&bytes, &[1, 3]));
@@ -387,6 +428,48 @@ fn unproven_snapshots_are_thrown_away() {
     assert!(!installs(&bytes, &[3, 3]));
     assert!(!installs(&bytes, &[3, 9]));
     assert!(!installs(&Bytes::from_static(b"stale"), &[1, 3]));
+}
+
+/// n3 sends a snapshot at 4.
+fn install(node: &mut Node, bytes: &Bytes, signers: &[u64]) {
+    let base = Base { point: point(4), ..Base::default() };
+    let sum = Digest(sha256(b"state"));
+    // The two parts of what is attested are put together as the protocol does it.
+    let executed = digest(&[&synod_core::Wire::to_bytes(&base.executed)]);
+    let state = digest(&[&base.point.digest().0, &executed.0, &sum.0]);
+    let proof = signers.iter().map(|id| (NodeId(*id), keys(*id).sign(Subject::Saved, state))).collect();
+    let message = Message::InstallSnapshot { base: Arc::new(base), sum, proof };
+    let message = Sealed::new(message, node.id, &keys(3));
+    let snapshot = SnapshotRef::in_memory(Index(4), bytes.clone());
+    node.input(Input::Installed { from: NodeId(3), message, snapshot });
+}
+
+/// A primary that takes over a peer's snapshot lets another one lead: what it kept beside its machine (which leases it had found to be
+/// over) is gone, and what it asked for because of that must not be decided after it has promised otherwise.
+#[test]
+fn a_primary_that_takes_over_a_state_leaves() {
+    for (id, view) in [(1, 1), (2, 0)] {
+        let mut node = Node::new(id, 4);
+        install(&mut node, &Bytes::from_static(b"state"), &[1, 3]);
+        assert_eq!((node.view(), node.pbft.status().decided), (view, Index(4)));
+    }
+}
+
+/// A replica that comes to a checkpoint by a peer's snapshot, or comes back to one, says so as if it had executed all before it:
+/// with another replica away, nothing became stable where the window ends.
+#[test]
+fn who_comes_to_a_checkpoint_says_so() {
+    let is_said = |node: &mut Node| {
+        node.said().iter().any(|it| matches!(it, Message::Checkpoint { point, .. } if point.at == Index(4)))
+    };
+    let mut n2 = Node::new(2, 4);
+    install(&mut n2, &Bytes::from_static(b"state"), &[1, 3]);
+    assert!(is_said(&mut n2));
+    let mut records = Vec::new();
+    n2.pbft.checkpoint(&mut records);
+    let snapshot = Some(SnapshotRef::in_memory(Index(4), Bytes::from_static(b"state")));
+    let mut again = Node::found(2, 4, Recovered { records, snapshot });
+    assert!(is_said(&mut again));
 }
 
 fn sha256(bytes: &[u8]) -> [u8; 32] {

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use synod_core::{
     Answer, Audience, Awaiting, Batch, Change, Command, Config, Delivery, Index, Input, Lsn, Machine, NodeId,
-    Output, Patience, Protocol, ReadId, Recovered, Refusal, SnapshotPlaces, SnapshotRef, Stamp, Stamped,
-    Status, Time, batch_bytes, empty_batch,
+    Output, Patience, Protocol, ReadId, Recovered, Refusal, Role, SnapshotPlaces, SnapshotRef, Stamp,
+    Stamped, Status, Time, batch_bytes, empty_batch,
 };
 
 use crate::compaction::{CompactionPolicy, Growth};
@@ -76,6 +76,8 @@ pub struct Replica<P: Protocol, M: Machine> {
     awaiting: Awaiting<(NodeId, P::Message)>,
     durable: Lsn,
     pending: Vec<Command>,
+    /// What is to be proposed only while this replica leads.
+    pending_as_leader: Vec<Command>,
     reads: Reads,
     backlog: VecDeque<Delivery>,
     applied: Index,
@@ -135,6 +137,7 @@ impl<P: Protocol, M: Machine> Replica<P, M> {
             awaiting: Awaiting::default(),
             durable: Lsn::ZERO,
             pending: Vec::new(),
+            pending_as_leader: Vec::new(),
             reads: Reads::default(),
             backlog: VecDeque::new(),
             applied,
@@ -165,6 +168,19 @@ impl<P: Protocol, M: Machine> Replica<P, M> {
             return Err(Refusal::Busy);
         }
         self.pending.push(command);
+        Ok(())
+    }
+
+    /// The leader wants this ordered as long as it leads, and not under another one: see [`Protocol::propose_as_leader`]. Refused with
+    /// the next flush if it leads no more.
+    ///
+    /// # Errors
+    /// [`Refusal::Busy`] when too much waits already.
+    pub fn submit_as_leader(&mut self, command: Command) -> Result<(), Refusal> {
+        if self.pending_as_leader.len() >= self.limits.pending_max {
+            return Err(Refusal::Busy);
+        }
+        self.pending_as_leader.push(command);
         Ok(())
     }
 
@@ -291,7 +307,8 @@ impl<P: Protocol, M: Machine> Replica<P, M> {
 
     /// When [`Replica::tick`] and [`Replica::flush`] are due at the latest.
     pub fn deadline(&self) -> Option<Time> {
-        if !self.backlog.is_empty() && !self.is_merge_waiting() || !self.pending.is_empty() {
+        let waits = !self.pending.is_empty() || !self.pending_as_leader.is_empty();
+        if !self.backlog.is_empty() && !self.is_merge_waiting() || waits {
             return Some(Time::ZERO);
         }
         [self.protocol.deadline(), self.transfers.deadline(), self.save_again_at].into_iter().flatten().min()
@@ -371,21 +388,39 @@ impl<P: Protocol, M: Machine> Replica<P, M> {
     }
 
     fn propose_pending(&mut self, now: Time) {
+        let pending = std::mem::take(&mut self.pending);
+        self.in_batches(pending, |replica, batch| replica.step(now, Input::Propose(batch)));
+        if self.pending_as_leader.is_empty() {
+            return;
+        }
+        let pending = std::mem::take(&mut self.pending_as_leader);
+        let Status { role, leader, .. } = self.protocol.status();
+        if matches!(role, Role::Leader | Role::Primary) {
+            self.in_batches(pending, |replica, batch| {
+                replica.protocol.propose_as_leader(now, batch, &mut replica.out);
+            });
+        } else {
+            self.out.refuse(pending.into(), Refusal::NotLeader { leader });
+        }
+    }
+
+    /// As few batches as the limits allow, in order.
+    fn in_batches(&mut self, commands: Vec<Command>, mut propose: impl FnMut(&mut Self, Batch)) {
         let mut batch = Vec::new();
         let mut bytes = 0;
-        for command in std::mem::take(&mut self.pending) {
+        for command in commands {
             let length = command.payload.len();
             let full =
                 batch.len() >= self.limits.batch_commands_max || bytes + length > self.limits.batch_bytes_max;
             if full && !batch.is_empty() {
-                self.step(now, Input::Propose(Arc::from(std::mem::take(&mut batch))));
+                propose(self, Arc::from(std::mem::take(&mut batch)));
                 bytes = 0;
             }
             bytes += length;
             batch.push(command);
         }
         if !batch.is_empty() {
-            self.step(now, Input::Propose(Arc::from(batch)));
+            propose(self, Arc::from(batch));
         }
     }
 

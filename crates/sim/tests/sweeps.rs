@@ -98,6 +98,7 @@ fn what_broke_once_stays_whole() {
         RaftFamily: 7827 4881 1724,
         PowFamily: 655,
         // A liar's snapshot took an own one's place on the disk; answers brought forth questions until memory was full.
-        PbftFamily: 478 3516 1682,
+        // What an old primary had asked for ended a lease that its successor, or it itself after it took over a state, had renewed.
+        PbftFamily: 478 3516 1682 475 837 871 1114 1858,
     }
 }

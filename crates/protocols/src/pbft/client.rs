@@ -16,6 +16,9 @@ use super::dedup::LIFE_SHIFT;
 use super::message::{Message, Request};
 use super::{Pbft, Phase};
 
+/// So many requests that the primary makes for its view alone wait at once; one holds all that gathered for a flush.
+const BOUND_MAX: usize = 16;
+
 /// The requests of this replica's own clients.
 #[derive(Debug, Default)]
 pub(super) struct Own {
@@ -89,6 +92,21 @@ impl Pbft {
         self.own.queue.push_back(batch);
     }
 
+    /// The primary wants this ordered in its view, or not at all: it keeps time for all (leases), and what it knows is true for its view
+    /// alone. Nobody else may give it a number, and no fence hangs on it, so nothing is lost when it falls with the view.
+    pub(super) fn propose_as_primary(&mut self, batch: Batch, out: &mut Output<Self>) {
+        if !self.is_primary() {
+            return out.refuse(batch, Refusal::NotLeader { leader: self.known_primary() });
+        }
+        if self.pool.bound() >= BOUND_MAX {
+            return out.refuse(batch, Refusal::Busy);
+        }
+        self.own.made += 1;
+        let number = (self.life.0 << LIFE_SHIFT) + self.own.made;
+        let request = Request::within(Some(self.view), self.id, number, batch, &self.keys);
+        self.pool.add(&Arc::new(request), &self.head.executed);
+    }
+
     /// What gathered since the last flush becomes one request, if not too many are under way.
     pub(super) fn make_requests(&mut self, out: &mut Output<Self>) {
         while self.own.outstanding.len() < self.options.requests_max
@@ -123,6 +141,9 @@ impl Pbft {
         let name = request.name();
         if !self.voters.contains(&request.origin) || self.head.executed.holds(name) {
             return;
+        }
+        if request.only_in.is_some() {
+            return; // Its primary proposes it, or nobody does.
         }
         if !self.pool.holds(name) {
             let believed = request.is_valid(&self.keys) || self.has(super::Mutant::UnsignedRequests);
@@ -171,12 +192,17 @@ impl Pbft {
         }
     }
 
-    /// Requests that were executed within a snapshot: nobody here saw it, but their fences hold.
-    pub(super) fn settle_own(&mut self, at: Index, out: &mut Output<Self>) {
+    /// Requests that were executed within a snapshot: nobody here saw it, but their fences hold. Not for whoever was primary until
+    /// now: what it kept beside the log has come to an end with that (leases), and its reads are asked for such things.
+    pub(super) fn settle_own(&mut self, at: Index, was_primary: bool, out: &mut Output<Self>) {
         for number in self.own.numbers() {
             if self.head.executed.holds((self.id, number)) {
                 for read in self.own.executed(number) {
-                    out.serve(read, at);
+                    if was_primary {
+                        out.refuse_read(read, Refusal::LeaderChanged);
+                    } else {
+                        out.serve(read, at);
+                    }
                 }
             }
         }

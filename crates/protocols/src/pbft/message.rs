@@ -41,6 +41,8 @@ pub struct Request {
     pub origin: NodeId,
     /// The paper's timestamp: ascending at its origin, never used twice.
     pub number: u64,
+    /// The only view in which a primary may give it a number: what its origin wants ordered while it is the primary itself.
+    pub only_in: Option<View>,
     /// The commands; none for a fence.
     pub batch: Batch,
     /// The origin's.
@@ -52,14 +54,28 @@ impl Request {
     /// A request as its origin makes it.
     #[must_use]
     pub fn new(origin: NodeId, number: u64, batch: Batch, keys: &Keys) -> Request {
-        let digest = content(origin, number, &batch);
-        Request { origin, number, batch, signature: keys.sign(Subject::Request, digest), digest }
+        Request::within(None, origin, number, batch, keys)
+    }
+
+    /// A request as its origin makes it, for one view alone if it says which.
+    #[must_use]
+    pub fn within(only_in: Option<View>, origin: NodeId, number: u64, batch: Batch, keys: &Keys) -> Request {
+        let digest = content(only_in, origin, number, &batch);
+        let signature = keys.sign(Subject::Request, digest);
+        Request { origin, number, only_in, batch, signature, digest }
     }
 
     /// A request as it was received: nothing is proven yet.
     #[must_use]
-    pub fn received(origin: NodeId, number: u64, batch: Batch, signature: Signature) -> Request {
-        Request { origin, number, digest: content(origin, number, &batch), batch, signature }
+    pub fn received(
+        only_in: Option<View>,
+        origin: NodeId,
+        number: u64,
+        batch: Batch,
+        signature: Signature,
+    ) -> Request {
+        let digest = content(only_in, origin, number, &batch);
+        Request { origin, number, only_in, batch, signature, digest }
     }
 
     /// Whether its origin made it, of its own clients' commands.
@@ -76,13 +92,18 @@ impl Request {
     }
 }
 
-fn content(origin: NodeId, number: u64, batch: &Batch) -> Digest {
-    digest(&[&origin.0.to_le_bytes(), &number.to_le_bytes(), &batch.to_bytes()])
+fn content(only_in: Option<View>, origin: NodeId, number: u64, batch: &Batch) -> Digest {
+    let (origin, number, batch) = (origin.0.to_le_bytes(), number.to_le_bytes(), batch.to_bytes());
+    match only_in {
+        None => digest(&[&origin, &number, &batch]),
+        Some(view) => digest(&[&origin, &number, &batch, &view.0.to_le_bytes()]),
+    }
 }
 
 impl fmt::Debug for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}.{}{:?}", self.origin, self.number, self.batch)
+        write!(f, "{:?}.{}{:?}", self.origin, self.number, self.batch)?;
+        self.only_in.map_or(Ok(()), |view| write!(f, " in {view:?} alone"))
     }
 }
 

@@ -69,7 +69,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use synod_core::{
-    Awaiting, Config, Index, Input, Lsn, Members, NodeId, Output, Protocol, Recovered, Refusal, Role,
+    Awaiting, Batch, Config, Index, Input, Lsn, Members, NodeId, Output, Protocol, Recovered, Refusal, Role,
     SnapshotPlaces, Status, Time,
 };
 
@@ -188,6 +188,11 @@ impl Protocol for Pbft {
             Input::TransferFailed(_) => {}
             Input::Timeout => self.on_timeout(out),
         }
+    }
+
+    fn propose_as_leader(&mut self, now: Time, batch: Batch, out: &mut Output<Self>) {
+        self.now = self.now.max(now);
+        self.propose_as_primary(batch, out);
     }
 
     fn flush(&mut self, now: Time, out: &mut Output<Self>) {

@@ -96,6 +96,8 @@ impl Pbft {
         }
         proposal.requests.iter().all(|request| {
             self.voters.contains(&request.origin)
+                // Meant for one view: an honest primary's own, of this view, and not what it left behind in an earlier one.
+                && request.only_in.is_none_or(|view| view == self.view && request.origin == self.primary_of(view))
                 && (request.is_valid(&self.keys) || self.has(Mutant::UnsignedRequests))
         })
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use synod_core::NodeId;
 
 use super::dedup::Executed;
-use super::message::Request;
+use super::message::{Request, View};
 
 /// Requests of one origin that are kept; beyond it they are ignored until some are executed. An honest replica has fewer.
 const PER_ORIGIN_MAX: usize = 256;
@@ -105,8 +105,20 @@ impl Pool {
         });
     }
 
-    /// A view begins: nothing has its number in it yet.
-    pub(super) fn begin_view(&mut self) {
+    /// Requests for one view alone.
+    pub(super) fn bound(&self) -> usize {
+        self.requests.values().filter(|pooled| pooled.request.only_in.is_some()).count()
+    }
+
+    /// A view begins: nothing has its number in it yet, and what was meant for another one is void.
+    pub(super) fn begin_view(&mut self, view: View) {
+        self.requests.retain(|_, pooled| {
+            let keep = pooled.request.only_in.is_none_or(|only| only == view);
+            if !keep {
+                self.order.remove(&pooled.place);
+            }
+            keep
+        });
         for pooled in self.requests.values_mut() {
             pooled.proposed = false;
         }

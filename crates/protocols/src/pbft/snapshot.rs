@@ -207,6 +207,7 @@ impl Pbft {
         let signed = proof.iter().all(|(signer, signature)| {
             self.voters.contains(signer) && self.keys.verify(*signer, Subject::Saved, state, signature)
         });
+        let was_primary = self.is_primary();
         let proven = signed
             && signers.len() == proof.len()
             && signers.len() >= self.quorums.weak()
@@ -223,11 +224,16 @@ impl Pbft {
         };
         out.restore(snapshot);
         self.pool.forget_executed(&self.head.executed);
-        self.settle_own(at, out);
+        self.settle_own(at, was_primary, out);
         self.next = self.next.max(at.next());
         self.catch_up.executed(at);
         self.attest(out);
         self.take_checkpoint(out);
+        if was_primary {
+            // The machine is another's from here on, and what was kept beside it is gone: of which leases it had said that they are
+            // over, while that is under way to be decided, and could renew now. In the next view it is void, or comes first.
+            self.leave_for(self.view.next(), out);
+        }
     }
 
     /// The fewest records that rebuild this replica above its saved snapshot.

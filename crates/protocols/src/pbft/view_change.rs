@@ -34,7 +34,7 @@ impl Pbft {
         self.view_due = None;
         self.catch_up.begin_view();
         self.catch_up.forget_found();
-        self.pool.begin_view();
+        self.pool.begin_view(view);
         out.record(Record::View(view));
         let view_change = Arc::new(self.own_view_change());
         self.view_changes.insert(self.id, view_change.clone());
@@ -196,7 +196,7 @@ impl Pbft {
         self.new_view = Some(new_view);
         self.view_due = None;
         self.catch_up.begin_view();
-        self.pool.begin_view();
+        self.pool.begin_view(self.view);
         self.view_changes.retain(|_, it| it.view > self.view);
         let end = Index(beginning.stable.point.at.0 + beginning.selection.len() as u64);
         self.next = end.next();

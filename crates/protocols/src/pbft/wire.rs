@@ -22,6 +22,9 @@ fn put_tag(out: &mut BytesMut, tag: u8) {
     out.extend_from_slice(&[tag]);
 }
 
+/// Stands in a request's number, above all numbers, when a view follows that it is meant for alone.
+const ONE_VIEW: u64 = 1 << 62;
+
 pub(super) fn number(from: &mut Reader, what: &'static str) -> Result<u64, WireError> {
     let value = from.u64(what)?;
     if value > NUMBER_MAX {
@@ -119,15 +122,26 @@ impl Wire for View {
 impl Wire for Request {
     fn encode(&self, out: &mut BytesMut) {
         self.origin.encode(out);
-        put_u64(out, self.number);
+        match self.only_in {
+            None => put_u64(out, self.number),
+            Some(view) => {
+                put_u64(out, self.number | ONE_VIEW);
+                view.encode(out);
+            }
+        }
         self.batch.encode(out);
         self.signature.encode(out);
     }
     fn decode(from: &mut Reader) -> Result<Self, WireError> {
         let origin = NodeId::decode(from)?;
-        let number = number(from, "request number")?;
+        let value = from.u64("request number")?;
+        let number = value & !ONE_VIEW;
+        if number > NUMBER_MAX {
+            return Err(WireError::Invalid { what: "request number", value, allowed: "at most 2^60" });
+        }
+        let only_in = if value & ONE_VIEW == 0 { None } else { Some(View::decode(from)?) };
         let batch = Batch::decode(from)?;
-        Ok(Request::received(origin, number, batch, Signature::decode(from)?))
+        Ok(Request::received(only_in, origin, number, batch, Signature::decode(from)?))
     }
 }
 
@@ -480,6 +494,23 @@ mod tests {
         if let Ok(value) = T::decode_all(Bytes::copy_from_slice(bytes)) {
             assert_eq!(T::decode_all(value.to_bytes()), Ok(value));
         }
+    }
+
+    /// A request for one view alone is another one than the same for every view, and comes back as it was.
+    #[test]
+    fn a_request_keeps_its_view() {
+        let keys = super::super::Keys::from_names().of(NodeId(1));
+        let made = |only_in| Request::within(only_in, NodeId(1), 7, synod_core::empty_batch(), &keys);
+        let (any, one) = (made(None), made(Some(View(3))));
+        for request in [&any, &one] {
+            let decoded = Request::decode_all(request.to_bytes());
+            assert_eq!(decoded.as_ref(), Ok(request));
+            assert!(decoded.is_ok_and(|it| it.is_valid(&keys)));
+        }
+        let moved =
+            Request::received(Some(View(4)), one.origin, one.number, one.batch.clone(), one.signature);
+        let freed = Request::received(None, one.origin, one.number, one.batch.clone(), one.signature);
+        assert!(!moved.is_valid(&keys) && !freed.is_valid(&keys));
     }
 
     proptest! {

@@ -55,6 +55,7 @@ impl<P: Served> Turn<P> {
                 let Some(renewed) = store.lessor().renew(lease, now) else { return Told::NoLease };
                 drop(store);
                 if let Some(checkpoint) = &renewed.checkpoint {
+                    // It can but lengthen a lease, whoever leads when it is decided.
                     self.submit_unwatched(checkpoint);
                 }
                 let granted = renewed.ttl;
@@ -87,10 +88,10 @@ impl<P: Served> Turn<P> {
             self.shared.leases_expired.fetch_add(expired.len() as u64, Relaxed);
         }
         for id in expired {
-            self.submit_unwatched(&Op::LeaseRevoke { id });
+            self.submit_as_leader(&Op::LeaseRevoke { id });
         }
         if let Some(checkpoint) = checkpoint {
-            self.submit_unwatched(&checkpoint);
+            self.submit_as_leader(&checkpoint);
         }
     }
 

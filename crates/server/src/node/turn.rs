@@ -282,6 +282,13 @@ impl<P: Served> Turn<P> {
         self.submit(number, op.to_bytes());
     }
 
+    /// Proposes what only the keeper of the leases' time knows, and what holds only while it keeps it. Nobody waits for it.
+    pub(super) fn submit_as_leader(&mut self, op: &Op) {
+        let id = CommandId { origin: self.outside.me, number: self.take_number() };
+        // Too much waits: the lessor asks again.
+        let _ = self.replica.submit_as_leader(Command { id, payload: op.to_bytes() });
+    }
+
     fn on_message(&mut self, now: Time, from: NodeId, message: Bytes) {
         match Envelope::<P::Message>::decode_all(message) {
             Ok(Envelope::Packet(packet)) => self.replica.receive(now, from, packet),

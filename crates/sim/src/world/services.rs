@@ -158,7 +158,7 @@ impl<F: Family> World<F> {
             self.ledger.submit(command, digest(&payload));
             self.expiries.insert(command, lease);
             if let Some(running) = &mut self.node(id).running {
-                let taken = running.replica.submit(Command { id: command, payload });
+                let taken = running.replica.submit_as_leader(Command { id: command, payload });
                 if taken.is_err()
                     && let Err(broken) = self.ledger.refuse(command)
                 {

@@ -181,7 +181,8 @@ fn bend(message: &Message, lie: &Lie<'_, Sealed>, keys: &Keys, rng: &mut Rng) ->
             let origin = if rng.chance(0.5) { lie.to } else { request.origin };
             let number = request.number + rng.below(3);
             let batch = request.batch.iter().skip(1).cloned().collect();
-            Message::Request(Arc::new(Request::received(origin, number, batch, request.signature)))
+            let only_in = request.only_in.map(|view| View(view.0 + number - request.number));
+            Message::Request(Arc::new(Request::received(only_in, origin, number, batch, request.signature)))
         }
         Message::Checkpoint { point, .. } => {
             let at = Index(point.at.0 + rng.below(2) * 1_000);
