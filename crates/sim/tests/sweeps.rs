@@ -94,8 +94,9 @@ fn what_broke_once_stays_whole() {
         BackupFamily: 6685 7926 3733,
         // Choices that memory had let go of were not written down.
         PaxosFamily: 3921,
-        // A mark that was never written; a misdirected one; an answer to an old term's round; a snapshot begun once more.
-        RaftFamily: 7827 4881 1724,
+        // A mark that was never written; a misdirected one; an answer to an old term's round; a snapshot of before its maker
+        // joined, that names no members; a snapshot begun once more.
+        RaftFamily: 7827 4881 1724 2475,
         PowFamily: 655,
         // A liar's snapshot took an own one's place on the disk; answers brought forth questions until memory was full.
         // What an old primary had asked for ended a lease that its successor, or it itself after it took over a state, had renewed.

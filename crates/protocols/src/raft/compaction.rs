@@ -62,7 +62,9 @@ impl Compaction {
             return;
         }
         match &self.saved {
-            Some(Covered { last, members }) if last.index >= base => {
+            // Whoever joined does not know the configuration before the one that it came with; a snapshot from that time names none,
+            // and nobody could start from it.
+            Some(Covered { last, members }) if last.index >= base && !members.voters.is_empty() => {
                 peer.snapshot(now);
                 out.send_snapshot(
                     to,
