@@ -1,16 +1,19 @@
 //! `kill -9` of one, two and all members under load: what was acknowledged stays, revisions never go back, all agree.
 //!
+//! And a leader that was left alone renews no lease.
+//!
 //! Five rounds in the ordinary run; `just crash` sets `SYNOD_CRASH_ROUNDS=50`. Prints how long a new leader took.
 
 mod common;
 
 use std::collections::BTreeMap;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{CallError, Cluster, base64, until};
+use common::{CallError, Cluster, SYNOD, base64, ended, until};
 use serde_json::json;
 
 const ELECTION: Duration = Duration::from_millis(500);
@@ -26,6 +29,26 @@ const WRITERS: usize = 6;
 
 /// What was acknowledged: value and revision by key.
 type Acknowledged = Arc<Mutex<BTreeMap<String, (String, i64)>>>;
+
+/// A leader that reaches nobody renews no lease: its successor, of whom it knows nothing, may let the lease end.
+#[test]
+fn a_leader_alone_renews_no_lease() {
+    for protocol in ["raft", "multipaxos", "primary-backup"] {
+        let mut cluster = Cluster::start(3, &[&format!("--protocol={protocol}"), "--log-level=error"]);
+        let leader = cluster.leader().expect("a leader");
+        let endpoint = format!("--endpoints=127.0.0.1:{}", cluster.members[leader].client);
+        let lease = |words: &[&str]| {
+            let mut command = Command::new(SYNOD);
+            ended(command.arg("lease").args(words).args([&endpoint, "--command-timeout=2"])).1
+        };
+        let granted = lease(&["grant", "100"]);
+        let id = granted.split_whitespace().nth(1).expect("its id");
+        assert!(lease(&["keep-alive", "--once", id]).contains("keepalived"), "{protocol}");
+        (0..3).filter(|at| *at != leader).for_each(|at| cluster.members[at].kill());
+        let answer = lease(&["keep-alive", "--once", id]);
+        assert!(!answer.contains("keepalived"), "{protocol}: {answer}");
+    }
+}
 
 /// See the file's text.
 #[test]

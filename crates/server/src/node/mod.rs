@@ -313,6 +313,15 @@ impl Backend for Node {
     }
 
     async fn renew_lease(&self, id: i64) -> Result<Option<i64>, Failure> {
+        // A leader that has lost its lead without knowing it would renew what its successor lets end. Whoever takes over after this
+        // fence gives the lease its full time from then on, so what the client is told holds.
+        if self.0.contract.has_fences() {
+            match self.fence().await {
+                // Where fences are refused for good (asynchronous replication after a loss) the leader leads by its clock.
+                Ok(()) | Err(Failure::Unsupported(_)) => {}
+                Err(failure) => return Err(failure),
+            }
+        }
         Ok(self.ask_leader(Ask::Renew(id)).await?.map(|(_, granted)| granted))
     }
 
