@@ -51,7 +51,7 @@ mutants! {
     CountsItselfEarly = "counts-itself-early",
     /// Serves reads before an entry of the leader's term is committed (etcd-raft 3189a66).
     ReadTooEarly = "read-too-early",
-    /// Lets answers from a later term confirm a round of reads (etcd 21378).
+    /// Answers an old term's heartbeat with its round, and lets answers from a later term confirm a round of reads (etcd 21378).
     ReadAcrossTerms = "read-across-terms",
     /// Judges the lease by the clock of the last heartbeat (etcd 20418).
     LeaseByOldClock = "lease-by-old-clock",

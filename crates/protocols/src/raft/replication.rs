@@ -220,7 +220,10 @@ impl Raft {
                 out.send_early(from, message);
             }
         } else {
-            if term < self.term && !self.has(Mutant::SilentToOldTerms) {
+            if term < self.term && self.has(Mutant::ReadAcrossTerms) {
+                let (term, received, durable) = (self.term, Index::ZERO, Index::ZERO);
+                out.send_early(from, Message::HeartbeatAck { term, round, sent, received, durable });
+            } else if term < self.term && !self.has(Mutant::SilentToOldTerms) {
                 // Its term is over, and that is all it is told: whoever led in it may lead again, and must not take an answer to
                 // its old round, or to the clock of its old life, for one to the new.
                 out.send_early(from, Message::Appended { term: self.term, matched: Index::ZERO });
