@@ -6,14 +6,14 @@
 
 use bytes::Bytes;
 use futures_util::future::{AbortHandle, AbortRegistration};
-use http::{HeaderValue, Response, header};
+use http::Response;
 use http_body::{Body as HttpBody, Frame};
 use synod_http2::frame::reason;
 
 use super::connection::Connection;
 use super::output::Turn;
 use super::stream::{Piece, Request};
-use crate::http::body::{self, Body};
+use crate::http::body::Body;
 use crate::service::lane::Carried;
 use crate::service::payload::Payload;
 use crate::status::{self, Status};
@@ -56,10 +56,7 @@ impl Connection {
                     self.streams.remove(&id);
                     return;
                 }
-                let mut fields = body::failure(&status);
-                fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-                let fields = Box::new(fields);
-                self.output.push(stream, Piece::Fields { status: Some(200), fields, is_last: true });
+                self.output.push(stream, Piece::Failure(Box::new(status)));
             }
         }
         stream.moved = self.ticks;

@@ -197,12 +197,7 @@ impl Output {
         if !stream.pending.is_empty() || self.is_full() {
             return false;
         }
-        self.put_block(id, flag::END_STREAM, |table, out| {
-            let table = put_grpc_head(table, out);
-            put_literal(out, GRPC_STATUS, (status.code as u16).to_string().as_bytes());
-            put_literal(out, GRPC_MESSAGE, &percent_encoded(&status.message));
-            table
-        });
+        self.put_grpc_failure(id, status);
         true
     }
 
@@ -221,6 +216,10 @@ impl Output {
                 }
                 Piece::GrpcOk => {
                     self.put_grpc_ok(id);
+                    true
+                }
+                Piece::Failure(status) => {
+                    self.put_grpc_failure(id, status);
                     true
                 }
                 Piece::Fields { status, fields, is_last } => {
@@ -287,6 +286,16 @@ impl Output {
                 put_literal(out, GRPC_STATUS, b"0");
                 table
             }
+        });
+    }
+
+    /// The whole of a gRPC answer that failed: a head with the status in it.
+    fn put_grpc_failure(&mut self, id: u32, status: &Status) {
+        self.put_block(id, flag::END_STREAM, |table, out| {
+            let table = put_grpc_head(table, out);
+            put_literal(out, GRPC_STATUS, (status.code as u16).to_string().as_bytes());
+            put_literal(out, GRPC_MESSAGE, &percent_encoded(&status.message));
+            table
         });
     }
 

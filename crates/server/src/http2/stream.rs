@@ -97,6 +97,8 @@ pub(super) enum Piece {
     GrpcHead,
     /// The end of a gRPC answer that went well.
     GrpcOk,
+    /// The whole of a gRPC answer that failed.
+    Failure(Box<Status>),
     /// Some other head or trailers; the status is only in a head.
     Fields { status: Option<u16>, fields: Box<HeaderMap>, is_last: bool },
     /// Data.

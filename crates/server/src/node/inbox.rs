@@ -201,9 +201,11 @@ impl Default for Admission {
 impl Admission {
     /// Counts a proposal in, or says no.
     pub(crate) fn enter(&self, bytes: usize) -> Result<(), Failure> {
-        let (count, total) = (self.count.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed));
+        if self.turns_away() {
+            return Err(Failure::Busy);
+        }
         // A single proposal larger than the room is let in when it is alone: it is bounded on its own.
-        if count >= self.room.load(Ordering::Relaxed) || (count > 0 && total + bytes > PROPOSAL_BYTES_MAX) {
+        if self.pending() > 0 && self.bytes.load(Ordering::Relaxed) + bytes > PROPOSAL_BYTES_MAX {
             self.note_refusal();
             return Err(Failure::Busy);
         }
@@ -214,7 +216,7 @@ impl Admission {
 
     /// Whether there is no room for a proposal of any size; where so, it counts as refused.
     pub(crate) fn turns_away(&self) -> bool {
-        let is_full = self.count.load(Ordering::Relaxed) >= self.room.load(Ordering::Relaxed);
+        let is_full = self.pending() >= self.room.load(Ordering::Relaxed);
         if is_full {
             self.note_refusal();
         }
@@ -251,15 +253,20 @@ impl Admission {
             refused: self.refused.swap(false, Ordering::Relaxed),
         };
         (pace.since, pace.answered, pace.fewest) = (now, answered, usize::MAX);
-        // Nothing was answered for longer than anybody should wait: that is no pace, and no crowd that work could have made shorter.
-        if took > PAUSE_MAX {
-            return;
+        if count < CROWD && took > PAUSE_MAX {
+            // There is little to do, and what was before is long ago.
+            pace.windows.clear();
+            pace.stands = false;
+            self.room.store(PROPOSALS_MAX, Ordering::Relaxed);
+        } else if took <= PAUSE_MAX {
+            if pace.windows.len() == WINDOWS {
+                pace.windows.pop_front();
+            }
+            pace.windows.push_back(window);
+            self.room.store(pace.room(), Ordering::Relaxed);
         }
-        if pace.windows.len() == WINDOWS {
-            pace.windows.pop_front();
-        }
-        pace.windows.push_back(window);
-        self.room.store(pace.room(), Ordering::Relaxed);
+        // Otherwise nothing was answered for longer than anybody should wait: that is no pace, and no crowd that work could have made
+        // shorter.
     }
 
     /// How many are on their way.
@@ -282,14 +289,15 @@ impl Pace {
         } else if self.windows.iter().all(|window| !window.refused) {
             self.stands = false;
         }
-        if self.windows.back().is_some_and(|window| window.fewest < CROWD) {
-            // There was no end of work in sight a moment ago, so the pace says nothing about what could be done.
+        let room = if self.windows.back().is_some_and(|window| window.fewest < CROWD) {
+            // All work was done a moment ago, or nearly, so the pace says nothing about what could be done.
             PROPOSALS_MAX
         } else if self.stands {
             burst.min(standing)
         } else {
-            burst.min(PROPOSALS_MAX)
-        }
+            burst
+        };
+        room.min(PROPOSALS_MAX)
     }
 }
 
@@ -339,6 +347,12 @@ mod tests {
         assert_eq!(room(&admission), CROWD, "an election tells nothing about the pace");
         admission.look(at(9100), 4031, CROWD - 1);
         assert_eq!(room(&admission), PROPOSALS_MAX);
+        for moment in 92..=102 {
+            admission.look(at(moment * 100), 4031 + moment as usize, 5000);
+        }
+        assert_eq!(room(&admission), CROWD);
+        admission.look(at(20_000), 4200, 3);
+        assert_eq!(room(&admission), PROPOSALS_MAX, "with little to do there is room for a burst again");
     }
 
     /// A crowd that stays is made shorter, until nobody has been refused for a second; one that comes and goes is not.
