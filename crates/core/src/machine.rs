@@ -20,6 +20,10 @@ pub trait Machine {
     /// A cheap view of one moment's state, to be serialised elsewhere: a snapshot never stalls applying.
     type Frozen: Frozen;
 
+    /// These commands are applied next, if none of them is taken back before. A machine may look where they lead, all
+    /// together: memory answers many questions at once nearly as fast as one. Nothing that can be seen comes of it.
+    fn expect(&self, _commands: &[Command]) {}
+
     /// Applies one command, delivered at `at`. The reply matters only to [`Audience::Client`]; for
     /// [`Audience::Nobody`] the machine may skip whatever does not change its state.
     fn apply(&mut self, at: Index, command: &Command, audience: Audience) -> Self::Reply;

@@ -34,9 +34,14 @@ pub trait Wire: Sized {
 
     /// This value's encoding in a buffer of its own.
     fn to_bytes(&self) -> Bytes {
-        let mut out = BytesMut::new();
+        let mut out = BytesMut::with_capacity(self.size_hint());
         self.encode(&mut out);
         out.freeze()
+    }
+
+    /// About how many bytes the encoding has, where that is simple to tell: for their room.
+    fn size_hint(&self) -> usize {
+        0
     }
 }
 

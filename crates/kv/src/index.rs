@@ -74,6 +74,11 @@ impl Index {
         }
     }
 
+    /// Where the key is if it is anywhere, as far as that can be told without looking at a record.
+    pub(crate) fn guess(&self, key: &[u8]) -> Option<&Slot> {
+        self.branches[self.find_leaf(key)].leaf.guess(key)
+    }
+
     /// The leaf that has the key if any has: how many separators, the first aside, are not above it.
     fn find_leaf(&self, key: &[u8]) -> usize {
         let skip = self.prefix.len();

@@ -39,6 +39,14 @@ fn hint(key: &[u8], skip: usize) -> u32 {
 }
 
 impl Leaf {
+    /// The first slot whose key begins as `key` does, as far as the hints go.
+    pub(crate) fn guess(&self, key: &[u8]) -> Option<&Slot> {
+        let rest = key.strip_prefix(&self.prefix[..])?;
+        let wanted = hint(rest, 0);
+        let place = self.hints.partition_point(|hint| *hint < wanted);
+        self.slots.get(place).filter(|_| self.hints[place] == wanted)
+    }
+
     /// Where `key` is, or where it would be.
     pub(crate) fn find(&self, arena: &Arena, key: &[u8]) -> Result<usize, usize> {
         let skip = self.prefix.len();

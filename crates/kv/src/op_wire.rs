@@ -14,6 +14,7 @@ use crate::op::{
     Alarm, AlarmAction, AlarmKind, Compare, CompareResult, CompareTarget, Content, DeleteRange,
     MemberAttributes, Op, Put, PutFlags, RangeRequest, SortOrder, SortTarget, TXN_DEPTH_MAX, Txn, TxnOp,
 };
+use crate::record::take_slice;
 
 /// More elements in one list than this is malformed, whatever the limits of the server are.
 const LIST_MAX: u64 = 1 << 20;
@@ -54,6 +55,9 @@ fn flags_from(from: &mut Reader, what: &'static str, allowed: u8) -> Result<u8, 
         flags => Err(unknown(what, flags)),
     }
 }
+
+/// What a put has beside its key and its value.
+const PUT_HEAD_BYTES_MAX: usize = 32;
 
 fn encode_put(put: &Put, out: &mut BytesMut) {
     put_bytes(out, &put.key);
@@ -293,6 +297,13 @@ impl Wire for MemberAttributes {
 }
 
 impl Wire for Op {
+    fn size_hint(&self) -> usize {
+        match self {
+            Op::Put(put) => PUT_HEAD_BYTES_MAX + put.key.len() + put.value.len(),
+            _ => 0,
+        }
+    }
+
     fn encode(&self, out: &mut BytesMut) {
         match self {
             Op::Put(put) => {
@@ -402,6 +413,14 @@ fn decode_tagged(tag: u8, from: &mut Reader) -> Result<Op, WireError> {
 }
 
 impl Op {
+    /// The key that a command of this payload writes to, where it is a single one and simple to see.
+    pub(crate) fn key_of(payload: &[u8]) -> Option<&[u8]> {
+        match payload.split_first()? {
+            (&(PUT | DELETE_RANGE), mut rest) => take_slice(&mut rest),
+            _ => None,
+        }
+    }
+
     /// The payload of a command that asks for this.
     #[must_use]
     pub fn payload(&self) -> Bytes {
@@ -514,5 +533,20 @@ mod tests {
             payload.extend_from_slice(&[TXN, 0, 1]);
         }
         assert!(matches!(Op::decode_all(payload.into()), Err(WireError::Invalid { what: "txn depth", .. })));
+    }
+
+    /// The key that is looked for ahead is the one that is written to; where it is not simple to see, there is none.
+    #[test]
+    fn keys_ahead() {
+        for op in samples() {
+            let payload = op.payload();
+            let wanted = match &op {
+                Op::Put(put) => Some(&put.key[..]),
+                Op::DeleteRange(delete) => Some(&delete.key[..]),
+                _ => None,
+            };
+            assert_eq!(Op::key_of(&payload), wanted);
+            (0..payload.len()).for_each(|end| _ = Op::key_of(&payload[..end]));
+        }
     }
 }

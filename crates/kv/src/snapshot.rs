@@ -36,7 +36,7 @@ use crate::lease::{Lease, Leases};
 use crate::mutants::Mutant;
 use crate::mvcc::Mvcc;
 use crate::once::Clients;
-use crate::op::{Alarm, MemberAttributes, Reply};
+use crate::op::{Alarm, MemberAttributes, Op, Reply};
 use crate::op_wire::{decode_alarm, encode_alarm};
 use crate::record::put_varint;
 use crate::slot::{Slot, Version};
@@ -100,6 +100,13 @@ pub struct State {
 impl Machine for Store {
     type Reply = Reply;
     type Frozen = FrozenStore;
+
+    fn expect(&self, commands: &[Command]) {
+        // One alone waits for memory either way.
+        if commands.len() > 1 {
+            self.view().approach(commands.iter().filter_map(|command| Op::key_of(&command.payload)));
+        }
+    }
 
     fn apply(&mut self, at: Index, command: &Command, audience: Audience) -> Reply {
         self.apply_command(at, command, audience)

@@ -5,11 +5,16 @@
 
 use std::ops::Bound;
 
+use smallvec::SmallVec;
+
 use crate::arena::{Arena, At, Record};
 use crate::error::OpError;
 use crate::index::{Index, Place};
 use crate::op::{Txn, TxnReply};
 use crate::slot::Slot;
+
+/// So many keys are approached at once without a list that is allocated.
+const APPROACHED: usize = 64;
 
 /// The revision of an empty store; the first write gets the next.
 pub const REVISION_FIRST: i64 = 1;
@@ -30,6 +35,16 @@ pub struct View {
 pub(crate) const NO_END: &[u8] = b"\0";
 
 impl View {
+    /// Looks where the versions of these keys are, so that their memory is near when they are read or superseded next. Each pass asks for all
+    /// of them what the next one needs, so that their answers are waited for together.
+    pub(crate) fn approach<'a>(&self, keys: impl Iterator<Item = &'a [u8]>) {
+        let slots: SmallVec<[&Slot; APPROACHED]> = keys.filter_map(|key| self.index.guess(key)).collect();
+        self.arena.touch(slots.iter().map(|slot| slot.head));
+        let older = || slots.iter().filter_map(|slot| slot.older.as_ref());
+        std::hint::black_box(older().fold(0, |sum, older| sum ^ older.capacity()));
+        std::hint::black_box(older().filter_map(|older| older.last()).fold(0, |sum, last| sum ^ last.main));
+    }
+
     pub(crate) fn empty() -> View {
         View {
             arena: Arena::new(),

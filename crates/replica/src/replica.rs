@@ -639,14 +639,17 @@ impl<P: Protocol, M: Machine> Replica<P, M> {
 
     fn apply<W: World<P, M>>(&mut self, at: Index, batch: &Batch, world: &mut W) {
         self.growth.applied(batch_bytes(batch));
-        for command in batch.iter() {
-            let waits = command.id.origin == self.id
-                && !self.past.as_mut().is_some_and(|past| past.was_answered(command.id));
-            if waits {
-                let reply = self.machine.apply(at, command, Audience::Client);
-                world.reply(command.id, reply);
-            } else {
-                self.machine.apply(at, command, Audience::Nobody);
+        for commands in batch.chunks(EXPECTED) {
+            self.machine.expect(commands);
+            for command in commands {
+                let waits = command.id.origin == self.id
+                    && !self.past.as_mut().is_some_and(|past| past.was_answered(command.id));
+                if waits {
+                    let reply = self.machine.apply(at, command, Audience::Client);
+                    world.reply(command.id, reply);
+                } else {
+                    self.machine.apply(at, command, Audience::Nobody);
+                }
             }
         }
     }
@@ -707,6 +710,8 @@ impl<P: Protocol, M: Machine> Replica<P, M> {
 /// A snapshot that could not be written is tried again after this long: often enough for a disk that has room again, and seldom enough for
 /// one that has none.
 const SAVE_AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// So many commands are shown to the machine before they are applied: what they need must still be near when it is their turn.
+const EXPECTED: usize = 64;
 
 /// Shows the protocol's own view: for traces.
 impl<P: Protocol, M: Machine> std::fmt::Debug for Replica<P, M> {

@@ -13,7 +13,8 @@ use hashbrown::HashMap;
 use parking_lot::Mutex;
 use synod_api::Method;
 
-use crate::status::{CODES, Code};
+use crate::service::payload::Payload;
+use crate::status::{CODES, Code, Status};
 
 /// What prometheus calls the type of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -362,9 +363,26 @@ pub struct Tally {
 }
 
 impl Tally {
+    /// Where it is counted.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
     /// The call ends with this code.
     pub fn end(mut self, code: Code) {
         self.code = code;
+    }
+
+    /// The call ends with this answer.
+    pub(crate) fn end_with(self, answer: &Result<Payload, Status>) {
+        match answer {
+            Ok(payload) => {
+                self.metrics.sent_bytes.fetch_add(payload.len() as u64, Relaxed);
+                self.end(Code::Ok);
+            }
+            Err(status) => self.end(status.code),
+        }
     }
 }
 

@@ -419,6 +419,10 @@ impl Machine for Audited {
     type Reply = Said;
     type Frozen = FrozenAudited;
 
+    fn expect(&self, commands: &[Command]) {
+        self.store.expect(commands);
+    }
+
     fn apply(&mut self, at: Index, command: &Command, audience: Audience) -> Said {
         let reply = self.store.apply_command(at, command, audience);
         self.audit(at, command);

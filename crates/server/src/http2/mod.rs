@@ -14,8 +14,8 @@
 //! | `output` | frames out: windows, turns, and header blocks that shrink to two bytes |
 //!
 //! *Unary gRPC calls* (most of the traffic) take the short way: the message is copied out of the read buffer, the service's future is
-//! polled beside the others, and the answer's three frames are written into one buffer, which leaves with one
-//! write for all that were ready. *Everything else* (streams, the JSON gateway, health pages) becomes an `http::Request` and goes
+//! polled beside the others (a put has none: its outcome comes by the [`lane`](crate::service::lane)), and the answer's three frames are
+//! written into one buffer, which leaves with one write for all that were ready. *Everything else* (streams, the JSON gateway, health pages) becomes an `http::Request` and goes
 //! through the same [`route`](crate::http) as HTTP/1; its response body is polled when there is room for what it says. *Watch
 //! events* pass their handlers by: the connection takes them from the hub itself ([`lane`](crate::service::lane)).
 //!
@@ -53,8 +53,9 @@ use crate::grpc;
 use crate::http::body::Body;
 use crate::http::{Front, route};
 use crate::service::backend::Backend;
+use crate::service::lane::{OnLane, Settled};
 use crate::service::payload::Payload;
-use crate::status::{self, Code, Status};
+use crate::status::{self, Status};
 
 /// How often a connection looks at the time: for silence, and for what does not get on.
 const TICK: Duration = Duration::from_secs(10);
@@ -97,6 +98,8 @@ pub(crate) async fn serve<B: Backend>(
         ),
         calls: FuturesUnordered::new(),
         call: |stream, call: Call, message| carry_out(front, stream, call, message),
+        open: 0,
+        settled: Vec::new(),
         routed: FuturesUnordered::new(),
         bodies: FuturesUnordered::new(),
         asked: false,
@@ -128,13 +131,7 @@ async fn carry_out<B: Backend>(front: &Front<B>, stream: u32, call: Call, messag
                 .unwrap_or_else(|_| Err(status::deadline_exceeded()))
         }
     };
-    match &answer {
-        Ok(payload) => {
-            metrics.sent_bytes.fetch_add(payload.len() as u64, Relaxed);
-            tally.end(Code::Ok);
-        }
-        Err(status) => tally.end(status.code),
-    }
+    tally.end_with(&answer);
     (stream, answer)
 }
 
@@ -145,6 +142,10 @@ struct Driver<'a, B, C, F> {
     connection: Connection,
     calls: FuturesUnordered<F>,
     call: C,
+    /// Calls that are carried out past futures and have no outcome yet.
+    open: usize,
+    /// Some that have one; empty but for its memory.
+    settled: Vec<Settled>,
     routed: FuturesUnordered<Routed>,
     bodies: FuturesUnordered<Abortable<NextFrame>>,
     /// Whether there are bodies that have not been polled yet.
@@ -157,6 +158,8 @@ impl<B: Backend, C: Fn(u32, Call, Bytes) -> F, F: Future<Output = Answer>> Drive
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Fault>> {
         if self.tick.poll_tick(context).is_ready() {
             self.connection.tick()?;
+            self.connection.lane.shrink();
+            self.settled.shrink_to_fit();
             // Polled again, so that the next tick wakes this task.
             let _ = self.tick.poll_tick(context);
         }
@@ -168,7 +171,7 @@ impl<B: Backend, C: Fn(u32, Call, Bytes) -> F, F: Future<Output = Answer>> Drive
             self.connection.give_back_windows();
             self.carry_events(context);
             self.pump();
-            if self.connection.is_finished() && self.calls.is_empty() {
+            if self.connection.is_finished() && self.running() == 0 {
                 ready!(self.connection.poll_flush(&mut self.socket, context))?;
                 return Poll::Ready(self.connection.outcome());
             }
@@ -214,9 +217,19 @@ impl<B: Backend, C: Fn(u32, Call, Bytes) -> F, F: Future<Output = Answer>> Drive
 
     /// Begins what was asked for; how many there were.
     fn begin_jobs(&mut self) -> usize {
-        let count = self.connection.jobs.len();
-        for job in self.connection.jobs.drain(..) {
+        let mut jobs = std::mem::take(&mut self.connection.jobs);
+        let count = jobs.len();
+        for job in jobs.drain(..) {
             match job {
+                Job::Call(stream, call, message)
+                    if self.front.service.is_short(call.method, &call.metadata) =>
+                {
+                    let place = OnLane { lane: self.connection.lane.clone(), call: stream };
+                    match self.front.service.begin_put(&call.metadata, message, place) {
+                        Ok(()) => self.open += 1,
+                        Err(status) => self.connection.answer(stream, Err(status)),
+                    }
+                }
                 Job::Call(stream, call, message) => self.calls.push((self.call)(stream, call, message)),
                 Job::Route(stream, request, abort) => {
                     let front = self.front.clone();
@@ -225,13 +238,26 @@ impl<B: Backend, C: Fn(u32, Call, Bytes) -> F, F: Future<Output = Answer>> Drive
                 }
             }
         }
+        self.connection.jobs = jobs;
         count
+    }
+
+    /// Calls on the short way that have no answer yet, whether or not their streams are still there.
+    fn running(&self) -> usize {
+        self.calls.len() + self.open
     }
 
     /// Takes what is ready; whether anything was.
     fn poll_answers(&mut self, context: &mut Context<'_>) -> bool {
         let mut any = false;
         self.asked = false;
+        self.connection.lane.take_settled(&mut self.settled, context.waker());
+        self.open -= self.settled.len();
+        for settled in self.settled.drain(..) {
+            let (stream, answer) = self.front.service.end_put(settled);
+            self.connection.answer(stream, answer);
+            any = true;
+        }
         while let Poll::Ready(Some((stream, answer))) = self.calls.poll_next_unpin(context) {
             self.connection.answer(stream, answer);
             any = true;
@@ -249,8 +275,15 @@ impl<B: Backend, C: Fn(u32, Call, Bytes) -> F, F: Future<Output = Answer>> Drive
             }
             any = true;
         }
-        self.connection.bound_orphans(self.calls.len());
+        self.connection.bound_orphans(self.running());
         any
+    }
+}
+
+/// Outcomes that come from now on find nobody.
+impl<B, C, F> Drop for Driver<'_, B, C, F> {
+    fn drop(&mut self) {
+        self.connection.lane.close();
     }
 }
 

@@ -10,12 +10,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use synod_core::{Lsn, NodeId, SnapshotRef};
-use synod_kv::op::Reply;
 use synod_replica::TransferId;
 use tokio::sync::{Notify, oneshot};
 
 use super::ask::{Ask, Told};
-use crate::service::backend::{Failure, Image};
+use crate::service::backend::{Failure, Image, Waiter};
 use crate::service::session::Place;
 
 /// Where an answer goes; a dropped receiver is no error.
@@ -28,7 +27,7 @@ pub(crate) enum Event {
         /// The encoded operation.
         payload: Bytes,
         /// Who waits.
-        answer: Answer<Reply>,
+        waiter: Waiter,
     },
     /// A client wants to read what was acknowledged anywhere.
     Fence(Answer<()>),

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use synod_core::{Change, Members, NodeId, Role, Wire};
-use synod_kv::op::{Op, Reply};
+use synod_kv::op::Op;
 use synod_replica::RestoreFailed;
 use tokio::sync::{oneshot, watch};
 
@@ -35,7 +35,7 @@ use crate::contract::Contract;
 use crate::disk::DiskNumbers;
 use crate::metrics::Page;
 use crate::service::backend::{
-    Backend, Cause, Failure, Identity, Image, LeaseTime, MemberInfo, SharedStore, Standing,
+    Backend, Cause, Failure, Identity, Image, LeaseTime, MemberInfo, SharedStore, Standing, Waiter,
 };
 use crate::service::bell::Bell;
 use crate::service::session::Place;
@@ -279,20 +279,19 @@ impl Backend for Node {
         *self.0.standing.lock()
     }
 
-    async fn propose(&self, op: Op) -> Result<Reply, Failure> {
+    fn submit(&self, op: Op, waiter: Waiter) {
         let payload = op.to_bytes();
-        drop(op);
         if payload.len() > PAYLOAD_BYTES_MAX {
-            return Err(Failure::TooLarge);
+            return waiter.tell(Err(Failure::TooLarge));
         }
-        self.0.admission.enter(payload.len())?;
-        let (answer, answered) = oneshot::channel();
+        if let Err(failure) = self.0.admission.enter(payload.len()) {
+            return waiter.tell(Err(failure));
+        }
         let bytes = payload.len();
-        if self.0.inbox.push(Event::Propose { payload, answer }).is_err() {
+        if let Err(Event::Propose { waiter, .. }) = self.0.inbox.push(Event::Propose { payload, waiter }) {
             self.0.admission.leave(bytes);
-            return Err(Failure::Stopped);
+            waiter.tell(Err(Failure::Stopped));
         }
-        answered.await.unwrap_or(Err(Failure::Stopped))
     }
 
     fn turns_away(&self) -> bool {

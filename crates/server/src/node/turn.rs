@@ -224,9 +224,9 @@ impl<P: Served> Turn<P> {
         self.shared.inbox.drain(&mut events);
         for event in events.drain(..) {
             match event {
-                Event::Propose { payload, answer } => {
+                Event::Propose { payload, waiter } => {
                     let number = self.take_number();
-                    self.outside.waiters.command(now, number, payload.clone(), answer);
+                    self.outside.waiters.command(now, number, payload.clone(), waiter);
                     self.submit(number, payload);
                 }
                 Event::Fence(answer) => self.past.fences.push(answer),

@@ -12,11 +12,10 @@ use bytes::Bytes;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use synod_core::{ReadId, Time};
-use synod_kv::op::Reply;
 
 use super::ask::{Ask, Told};
 use super::inbox::{Admission, Answer};
-use crate::service::backend::{Cause, Failure};
+use crate::service::backend::{Cause, Failure, Outcome, Waiter};
 
 /// All who wait at this node.
 pub(crate) struct Waiters {
@@ -41,7 +40,7 @@ pub(crate) enum Who {
 }
 
 struct Waiting {
-    answer: Answer<Reply>,
+    waiter: Waiter,
     /// Kept for another try; shares the memory of what was proposed.
     payload: Bytes,
 }
@@ -67,9 +66,9 @@ impl Waiters {
     }
 
     /// A client waits for the command of this number.
-    pub(crate) fn command(&mut self, now: Time, number: u64, payload: Bytes, answer: Answer<Reply>) {
+    pub(crate) fn command(&mut self, now: Time, number: u64, payload: Bytes, waiter: Waiter) {
         self.deadlines.push_back((now + self.patience, Who::Command(number)));
-        self.commands.insert(number, Waiting { answer, payload });
+        self.commands.insert(number, Waiting { waiter, payload });
     }
 
     /// Clients wait for one fence.
@@ -89,14 +88,13 @@ impl Waiters {
     }
 
     /// The command has an outcome.
-    pub(crate) fn reply(&mut self, number: u64, outcome: Result<Reply, Failure>) {
+    pub(crate) fn reply(&mut self, number: u64, outcome: Outcome) {
         if let Some(waiting) = self.commands.remove(&number) {
             self.admission.leave(waiting.payload.len());
             if outcome.is_err() {
                 self.admission.failed.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             }
-            // A client that went away does not want to know.
-            let _ = waiting.answer.send(outcome);
+            waiting.waiter.tell(outcome);
         }
     }
 
@@ -131,7 +129,7 @@ impl Waiters {
 
     /// What to propose again; nothing when its client has gone.
     pub(crate) fn payload(&mut self, number: u64) -> Option<Bytes> {
-        if self.commands.get(&number)?.answer.is_closed() {
+        if self.commands.get(&number)?.waiter.is_gone() {
             self.reply(number, Err(Failure::Stopped));
             return None;
         }
@@ -221,7 +219,7 @@ mod tests {
         let at = |seconds: u64| Time(seconds * 1_000_000_000);
         let (answer, mut answered) = oneshot::channel();
         waiters.admission.enter(1).expect("room");
-        waiters.command(at(0), 1, Bytes::from_static(b"x"), answer);
+        waiters.command(at(0), 1, Bytes::from_static(b"x"), Waiter::Future(answer));
         let (fence, mut fenced) = oneshot::channel();
         let read = waiters.read(at(1), vec![fence]);
         waiters.expire(at(6), |_| Cause::Plain);

@@ -53,6 +53,10 @@ impl Machine for SharedMachine {
     type Reply = Reply;
     type Frozen = Frozen;
 
+    fn expect(&self, commands: &[Command]) {
+        self.store.read().expect(commands);
+    }
+
     fn apply(&mut self, at: Index, command: &Command, audience: Audience) -> Reply {
         self.store.write().apply(at, command, audience)
     }

@@ -9,7 +9,7 @@ use parking_lot::RwLock;
 use synod_core::{Change, NodeId, Role};
 use synod_kv::Store;
 use synod_kv::once::Wish;
-use synod_kv::op::{Op, Reply};
+use synod_kv::op::Op;
 use tokio::sync::watch;
 
 use super::Proxy;
@@ -17,7 +17,7 @@ use crate::contract::Contract;
 use crate::metrics::{Kind, Page};
 use crate::protocol::{Chosen, find};
 use crate::service::backend::{
-    Backend, Failure, Identity, Image, LeaseTime, MemberInfo, SharedStore, Standing,
+    Backend, Failure, Identity, Image, LeaseTime, MemberInfo, SharedStore, Standing, Waiter,
 };
 use crate::service::bell::Bell;
 use crate::service::session::Place;
@@ -85,8 +85,9 @@ impl Backend for Elsewhere {
         }
     }
 
-    async fn propose(&self, op: Op) -> Result<Reply, Failure> {
-        self.proxy.carry_out(&Wish::Op(op)).await
+    fn submit(&self, op: Op, waiter: Waiter) {
+        let proxy = self.proxy.clone();
+        tokio::spawn(async move { waiter.tell(proxy.carry_out(&Wish::Op(op)).await) });
     }
 
     async fn fence(&self) -> Result<(), Failure> {

@@ -22,9 +22,10 @@ use parking_lot::RwLock;
 use synod_core::{Change, NodeId, Refusal, Role};
 use synod_kv::Store;
 use synod_kv::op::{Op, Reply};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use super::bell::Bell;
+use super::lane::OpenCall;
 use super::session::Place;
 use crate::contract::Contract;
 use crate::metrics::Page;
@@ -56,8 +57,15 @@ pub trait Backend: Send + Sync + 'static {
     /// Where this member stands; cheap enough to be asked for every reply's header.
     fn standing(&self) -> Standing;
 
-    /// Orders a command, applies it here, and answers with what applying gave.
-    fn propose(&self, op: Op) -> impl Future<Output = Result<Reply, Failure>> + Send;
+    /// Orders a command, applies it here, and gives whoever waits what applying gave.
+    fn submit(&self, op: Op, waiter: Waiter);
+
+    /// The same for one that waits for nothing else.
+    fn propose(&self, op: Op) -> impl Future<Output = Outcome> + Send {
+        let (sender, answered) = oneshot::channel();
+        self.submit(op, Waiter::Future(sender));
+        async move { answered.await.unwrap_or(Err(Failure::Stopped)) }
+    }
 
     /// Whether a command would be refused at once, whatever it is, because too many are under way; where so, it counts as refused.
     fn turns_away(&self) -> bool {
@@ -121,6 +129,36 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Figures for the metrics page that only the node knows: protocol, disk, peers.
     fn write_metrics(&self, page: &mut Page);
+}
+
+/// What became of a command.
+pub type Outcome = Result<Reply, Failure>;
+
+/// Who waits for a command's outcome.
+pub enum Waiter {
+    /// A future, which may be gone by then.
+    Future(oneshot::Sender<Outcome>),
+    /// A connection, among many others.
+    Connection(OpenCall),
+}
+
+impl Waiter {
+    /// Tells the outcome. Whoever went away does not want to know.
+    pub fn tell(self, outcome: Outcome) {
+        match self {
+            Waiter::Future(sender) => _ = sender.send(outcome),
+            Waiter::Connection(call) => call.settle(outcome),
+        }
+    }
+
+    /// Whether nobody is there any more.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        match self {
+            Waiter::Future(sender) => sender.is_closed(),
+            Waiter::Connection(call) => call.is_gone(),
+        }
+    }
 }
 
 /// Who a member is.

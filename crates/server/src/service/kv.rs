@@ -1,14 +1,17 @@
 //! The KV service.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use bytes::{Bytes, BytesMut};
-use synod_api::etcdserverpb as pb;
+use synod_api::{Method, etcdserverpb as pb};
 use synod_core::Role;
 use synod_kv::OpError;
-use synod_kv::op::{DeleteRange, Op, OpReply, RangeRequest, Txn, TxnOp};
+use synod_kv::op::{DeleteRange, Op, OpReply, Put, RangeRequest, Txn, TxnOp};
 use synod_kv::range::{RangeCursor, StreamPace};
 
-use super::backend::Backend;
+use super::backend::{Backend, Waiter};
 use super::intake::Share;
+use super::lane::{OnLane, OpenCall, Settled};
 use super::metadata::Metadata;
 use super::payload::{Payload, Pieces};
 use super::stream::{Inbox, Outbox};
@@ -176,14 +179,73 @@ impl<B: Backend> Service<B> {
     }
 
     pub(super) async fn put(&self, body: Bytes) -> Result<Payload, Status> {
+        let put = self.check_put(body)?;
+        let (_, reply) = self.propose(Op::Put(put)).await?;
+        self.put_answer(&reply)
+    }
+
+    fn check_put(&self, body: Bytes) -> Result<Put, Status> {
         self.refuse_learner()?;
         self.check_size(&body)?;
         let put = request::put(body)?;
         self.allow(if put.lease == 0 { Call::Write } else { Call::WriteLeased }, Level::Linearizable)?;
-        match self.propose(Op::Put(put)).await? {
-            (_, OpReply::Put(reply)) => Ok(reply::put(&self.header(reply.revision), &reply)),
-            (_, other) => Err(mismatched(&other)),
+        Ok(put)
+    }
+
+    fn put_answer(&self, reply: &OpReply) -> Result<Payload, Status> {
+        match reply {
+            OpReply::Put(reply) => Ok(reply::put(&self.header(reply.revision), reply)),
+            other => Err(mismatched(other)),
         }
+    }
+
+    /// Whether a call goes past futures: [`Service::begin_put`] and [`Service::end_put`] instead of [`Service::unary`]. Nearly all puts do;
+    /// who waits besides for a time of its own, a session, or several members' votes does not.
+    pub(crate) fn is_short(&self, method: Method, metadata: &Metadata) -> bool {
+        method == Method::Put
+            && metadata.timeout.is_none()
+            && metadata.session.is_empty()
+            && self.backend.proxy().is_none()
+    }
+
+    /// Begins a put whose outcome comes by the lane.
+    ///
+    /// # Errors
+    /// Why it cannot begin.
+    pub(crate) fn begin_put(&self, metadata: &Metadata, body: Bytes, place: OnLane) -> Result<(), Status> {
+        let tally = self.metrics.start(Method::Put, metadata.client_version());
+        self.metrics.received_bytes.fetch_add(body.len() as u64, Relaxed);
+        let checked = match () {
+            () if metadata.leader_required && self.backend.standing().keeper.is_none() => {
+                Err(status::no_leader())
+            }
+            // Under too much load most calls end here, and the less each costs, the more is left for the others.
+            () if self.backend.turns_away() => Err(status::too_many_requests()),
+            () => self.check_put(body),
+        };
+        match checked {
+            Ok(put) => {
+                self.backend.submit(Op::Put(put), Waiter::Connection(OpenCall::new(place, tally)));
+                Ok(())
+            }
+            Err(status) => {
+                tally.end(status.code);
+                Err(status)
+            }
+        }
+    }
+
+    /// What a put came to, for its client.
+    pub(crate) fn end_put(&self, settled: Settled) -> (u32, Result<Payload, Status>) {
+        let answer = match settled.outcome {
+            Ok(reply) => reply.result.map_err(Status::from).and_then(|reply| self.put_answer(&reply)),
+            Err(failure) => {
+                self.metrics.proposals_failed.fetch_add(1, Relaxed);
+                Err(failure.into())
+            }
+        };
+        settled.tally.end_with(&answer);
+        (settled.call, answer)
     }
 
     pub(super) async fn delete_range(&self, body: Bytes) -> Result<Payload, Status> {

@@ -7,15 +7,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use synod_core::{Audience, Change, NodeId, Role, Time};
 use synod_kv::Store;
-use synod_kv::op::{Op, Reply};
+use synod_kv::op::Op;
 use synod_server::contract::{Cell, Contract, Offer};
 use synod_server::http::{Access, ConnectionLimits, Front, Scope, serve_listener};
 use synod_server::metrics::{Detail, Metrics, Page};
 use synod_server::service::backend::{
-    Backend, Failure, Identity, Image, LeaseTime, MemberInfo, SharedStore, Standing,
+    Backend, Failure, Identity, Image, LeaseTime, MemberInfo, SharedStore, Standing, Waiter,
 };
 use synod_server::service::bell::Bell;
 use synod_server::service::session::Place;
@@ -34,6 +34,8 @@ pub(crate) struct Fake {
     pub(crate) modest: AtomicBool,
     /// Proposals and fences never end.
     pub(crate) stuck: AtomicBool,
+    /// Who waits for those.
+    never: Mutex<Vec<Waiter>>,
 }
 
 const ME: NodeId = NodeId(7);
@@ -49,6 +51,7 @@ impl Fake {
             learner: AtomicBool::new(false),
             modest: AtomicBool::new(false),
             stuck: AtomicBool::new(false),
+            never: Mutex::default(),
         };
         fake.store.write().promote_lessor(fake.now(), Duration::ZERO);
         fake
@@ -126,8 +129,10 @@ impl Backend for Fake {
         }
     }
 
-    async fn propose(&self, op: Op) -> Result<Reply, Failure> {
-        self.unless_stuck().await;
+    fn submit(&self, op: Op, waiter: Waiter) {
+        if self.stuck.load(Ordering::Relaxed) {
+            return self.never.lock().push(waiter);
+        }
         let reply = {
             let now = self.now();
             let mut store = self.store.write();
@@ -136,7 +141,7 @@ impl Backend for Fake {
             reply
         };
         self.tend_watchers();
-        Ok(reply)
+        waiter.tell(Ok(reply));
     }
 
     async fn fence(&self) -> Result<(), Failure> {
