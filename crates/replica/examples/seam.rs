@@ -55,6 +55,7 @@ struct Perfect<P: Protocol> {
     sent: VecDeque<(NodeId, NodeId, Packet<P::Message>)>,
     me: NodeId,
     durable: Option<Lsn>,
+    checkpoint: Option<Index>,
     saved: Option<SnapshotRef>,
     replies: u64,
     messages: u64,
@@ -65,7 +66,8 @@ impl<P: Protocol> World<P, Counter> for Perfect<P> {
         records.clear();
         self.durable = Some(upto);
     }
-    fn checkpoint(&mut self, _snapshot: &SnapshotRef, _records: Vec<P::Record>, upto: Lsn) {
+    fn checkpoint(&mut self, snapshot: &SnapshotRef, _records: Vec<P::Record>, upto: Lsn) {
+        self.checkpoint = Some(snapshot.at);
         self.durable = Some(upto);
     }
     fn send(&mut self, to: NodeId, packet: Packet<P::Message>) {
@@ -109,6 +111,7 @@ impl<P: Protocol> Cluster<P> {
             sent: VecDeque::new(),
             me: NodeId(1),
             durable: None,
+            checkpoint: None,
             saved: None,
             replies: 0,
             messages: 0,
@@ -124,8 +127,10 @@ impl<P: Protocol> Cluster<P> {
             match (self.world.durable.take(), self.world.saved.take()) {
                 (None, None) => break,
                 (durable, saved) => {
-                    if let Some(upto) = durable {
-                        replica.durable(self.now, upto);
+                    match (durable, self.world.checkpoint.take()) {
+                        (Some(upto), Some(at)) => replica.checkpointed(self.now, at, upto),
+                        (Some(upto), None) => replica.durable(self.now, upto),
+                        (None, _) => {}
                     }
                     if let Some(snapshot) = saved {
                         replica.saved(self.now, snapshot);

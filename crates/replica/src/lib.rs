@@ -9,13 +9,14 @@
 //! One turn of a replica:
 //!
 //! ```text
-//! submit / read / receive / durable / saved / staged / tick     any number, in any order
+//! submit / read / receive / durable / checkpointed / saved / staged / tick     any number, in any order
 //! flush(now, world)                                             once: effects leave in one group
 //! deadline()                                                    when to call tick at the latest
 //! ```
 //!
 //! Floor 2: knows core alone.
 
+mod bases;
 mod compaction;
 pub mod mutants;
 mod past;

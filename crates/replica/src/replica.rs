@@ -12,6 +12,7 @@ use synod_core::{
     Stamped, Status, Time, batch_bytes, empty_batch,
 };
 
+use crate::bases::Bases;
 use crate::compaction::{CompactionPolicy, Growth};
 use crate::mutants::Mutant;
 use crate::past::Past;
@@ -88,6 +89,8 @@ pub struct Replica<P: Protocol, M: Machine> {
     growth: Growth,
     /// The newest saved snapshot.
     snapshot: Option<SnapshotRef>,
+    /// What a restart may build upon, which is not always the newest.
+    bases: Bases,
     /// The snapshot that is being written.
     saving: Option<Index>,
     /// It could not be written, and when to try again is not decided yet.
@@ -144,6 +147,7 @@ impl<P: Protocol, M: Machine> Replica<P, M> {
             past,
             is_new: true,
             growth,
+            bases: Bases::new(snapshot.as_ref().map(|snapshot| snapshot.at)),
             snapshot,
             saving: None,
             save_failed: false,
@@ -217,11 +221,20 @@ impl<P: Protocol, M: Machine> Replica<P, M> {
         }
     }
 
-    /// Whether the log's own snapshot, which may hold another state, has this position.
+    /// Whether a snapshot that the log stands on, or is about to, has this position and may hold another state.
     fn is_taken(&self, at: Index) -> bool {
+        if P::HAS_ONE_ORDER && P::PEERS_ARE_HONEST {
+            return false;
+        }
         let own = self.snapshot.as_ref().map(|snapshot| snapshot.at);
-        let may_differ = !P::HAS_ONE_ORDER || !P::PEERS_ARE_HONEST;
-        may_differ && (own == Some(at) || self.saving == Some(at))
+        // What the protocol has taken over in this turn becomes the newest with the next flush.
+        let taken_over = self.out.deliveries.iter().any(|delivery| match delivery {
+            Delivery::Adopt(snapshot) | Delivery::Restore(snapshot) | Delivery::Replace(snapshot) => {
+                snapshot.at == at
+            }
+            _ => false,
+        });
+        own == Some(at) || self.saving == Some(at) || self.bases.contains(at) || taken_over
     }
 
     /// A snapshot at this position becomes the one that the log stands on: where peers may lie, what arrives under the same name is
@@ -247,6 +260,13 @@ impl<P: Protocol, M: Machine> Replica<P, M> {
             self.durable = upto;
             self.step(now, Input::Durable(upto));
         }
+    }
+
+    /// The checkpoint that [`World::checkpoint`] was asked for is on disk: the log stands on the snapshot at `at` from now on, and every
+    /// record up to `upto` is durable.
+    pub fn checkpointed(&mut self, now: Time, at: Index, upto: Lsn) {
+        self.bases.finished(at);
+        self.durable(now, upto);
     }
 
     /// The snapshot that [`World::save`] was asked for is on disk.
@@ -453,6 +473,7 @@ impl<P: Protocol, M: Machine> Replica<P, M> {
                 if Mutant::CheckpointForgets.is_on() {
                     records.pop();
                 }
+                self.bases.begun(snapshot.at);
                 world.checkpoint(snapshot, records, upto);
             }
             None if !self.out.records.is_empty() => world.persist(&mut self.out.records, upto),

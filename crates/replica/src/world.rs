@@ -16,7 +16,8 @@ pub trait World<P: Protocol, M: Machine> {
     fn persist(&mut self, records: &mut Vec<P::Record>, upto: Lsn);
 
     /// Starts the log anew: `records` stand for everything persisted so far, above `snapshot`. Once they
-    /// are durable, everything up to `upto` is durable too, and older segments and snapshots may go.
+    /// are durable, everything up to `upto` is durable too, and older segments and snapshots may go:
+    /// [`Replica::checkpointed`](crate::Replica::checkpointed) is called, in the order in which the log was given checkpoints and records.
     fn checkpoint(&mut self, snapshot: &SnapshotRef, records: Vec<P::Record>, upto: Lsn);
 
     /// Gives a packet to the transport, which may lose it, double it or be late with it.

@@ -88,8 +88,8 @@ fn what_broke_once_stays_whole() {
         })*)* };
     }
     seeds! {
-        // The floor passed what a taken-over snapshot lacks; an own snapshot took an adopted one's place.
-        CausalFamily: 1135 1778 5648,
+        // The floor passed what a taken-over snapshot lacks; an own snapshot took an adopted one's place; a peer's took that of one that the log stood on.
+        CausalFamily: 1135 1778 5648 4618,
         // One that nobody hears outbid the others; a primary that reaches nobody followed itself; a crowded backup caught up step by step.
         BackupFamily: 6685 7926 3733,
         // Choices that memory had let go of were not written down.

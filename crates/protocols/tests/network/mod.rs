@@ -364,9 +364,10 @@ impl Network {
                 self.with(id, |replica, now| replica.durable(now, upto));
             }
             Write::Checkpoint(snapshot, records, upto) => {
+                let at = snapshot.at;
                 node.records = records;
                 node.snapshot = Some(snapshot);
-                self.with(id, |replica, now| replica.durable(now, upto));
+                self.with(id, |replica, now| replica.checkpointed(now, at, upto));
             }
             Write::Save(at, frozen) => self.with(id, |replica, now| replica.saved(now, saved(at, frozen))),
             Write::Stage(piece) => {

@@ -98,7 +98,7 @@ impl<R: Wire + Send + 'static, F: Frozen> DiskThreads<R, F> {
         self.log.push(LogJob::Append { records, upto });
     }
 
-    /// Starts the log anew above the saved snapshot at `at`; `Durable(upto)` follows.
+    /// Starts the log anew above the saved snapshot at `at`; `Checkpointed(at, upto)` follows.
     pub(crate) fn checkpoint(&self, at: Index, records: Vec<R>, upto: Lsn) {
         self.log.push(LogJob::Checkpoint { at, records, upto });
     }
@@ -229,7 +229,7 @@ impl<R: Wire, F> LogKeeper<R, F> {
                     let superseded = self.log.checkpoint(at, &records)?;
                     self.snapshots.push(SnapshotJob::Remove(superseded));
                     self.measure();
-                    self.report(Notice::Durable(upto));
+                    self.report(Notice::Checkpointed(at, upto));
                     reached = None;
                 }
             }

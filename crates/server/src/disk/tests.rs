@@ -46,6 +46,11 @@ fn records_snapshots_and_checkpoints_are_kept() {
     assert!(matches!(&notices(&inbox, 1)[..], [Notice::Saved(it)] if it.at == Index(5) && it.bytes == 5));
     threads.checkpoint(Index(5), vec![3], Lsn(2));
     threads.append(vec![4], Lsn(3));
+    let heard = notices(&inbox, 2);
+    assert!(
+        matches!(heard[..], [Notice::Checkpointed(Index(5), Lsn(2)), Notice::Durable(Lsn(3))]),
+        "{heard:?}"
+    );
     threads.finish();
     let (_, found) = Log::open(disk, IDENTITY, LogOptions::default()).expect("opened again");
     assert_eq!(found.records, [&[3u8][..], &[4]]);

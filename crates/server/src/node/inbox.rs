@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use synod_core::{Lsn, NodeId, SnapshotRef};
+use synod_core::{Index, Lsn, NodeId, SnapshotRef};
 use synod_replica::TransferId;
 use tokio::sync::{Notify, oneshot};
 
@@ -58,6 +58,8 @@ pub(crate) enum Event {
 pub(crate) enum Notice {
     /// Every record up to this one is on disk.
     Durable(Lsn),
+    /// The log stands on the snapshot at this position, and every record up to this one is on disk.
+    Checkpointed(Index, Lsn),
     /// Our snapshot is on disk.
     Saved(SnapshotRef),
     /// Our snapshot could not be written; the log goes on.

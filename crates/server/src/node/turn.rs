@@ -309,6 +309,7 @@ impl<P: Served> Turn<P> {
     fn on_notice(&mut self, now: Time, notice: Notice) -> Result<(), MemberError> {
         match notice {
             Notice::Durable(upto) => self.replica.durable(now, upto),
+            Notice::Checkpointed(at, upto) => self.replica.checkpointed(now, at, upto),
             Notice::Saved(snapshot) => self.replica.saved(now, snapshot),
             Notice::SaveFailed(why) => {
                 tracing::error!(error = %why, "cannot save a snapshot; trying again when the next is due");

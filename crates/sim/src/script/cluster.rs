@@ -193,7 +193,7 @@ impl<P: Protocol> Cluster<P> {
             return false;
         }
         let Some(replica) = &mut node.replica else { return false };
-        let mut durable = None;
+        let (mut durable, mut checkpoint) = (None, None);
         for write in std::mem::take(&mut node.disk.writes) {
             match write {
                 DiskWrite::Records(records, upto) => {
@@ -201,6 +201,7 @@ impl<P: Protocol> Cluster<P> {
                     durable = Some(upto);
                 }
                 DiskWrite::Checkpoint(snapshot, records, upto) => {
+                    checkpoint = Some(snapshot.at);
                     node.disk.records = records;
                     node.disk.snapshot = Some(snapshot);
                     durable = Some(upto);
@@ -214,7 +215,10 @@ impl<P: Protocol> Cluster<P> {
         }
         if let Some(upto) = durable {
             let _ = writeln!(self.effects, "{id:?} synced up to {upto:?}");
-            replica.durable(now, upto);
+            match checkpoint {
+                Some(at) => replica.checkpointed(now, at, upto),
+                None => replica.durable(now, upto),
+            }
         }
         self.flush(id);
         true

@@ -78,11 +78,14 @@ impl<F: Family> World<F> {
         let mut installed = false;
         for notice in notices {
             match notice {
-                Notice::Durable(upto) => {
+                Notice::Durable(upto) | Notice::Checkpointed(_, upto) => {
                     self.hash = mix(self.hash, upto.0);
                     let Lsn(number) = upto;
                     self.recorder.note(now, Some(id), || What::Synced(number));
-                    running.replica.durable(own, upto);
+                    match notice {
+                        Notice::Checkpointed(at, _) => running.replica.checkpointed(own, at, upto),
+                        _ => running.replica.durable(own, upto),
+                    }
                 }
                 Notice::Saved(snapshot) => {
                     self.counts.saved += 1;

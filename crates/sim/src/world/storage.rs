@@ -30,6 +30,7 @@ pub(crate) enum SnapshotJob {
 /// What came of it, for the replica.
 pub(crate) enum Notice {
     Durable(Lsn),
+    Checkpointed(Index, Lsn),
     Saved(SnapshotRef),
     SaveFailed,
     Staged { from: NodeId, transfer: TransferId, upto: u64 },
@@ -165,7 +166,7 @@ impl<P: Protocol> Storage<P> {
                 }
             }
             self.kept = Kept { snapshot: snapshot.at, records: records.len(), ..Kept::default() };
-            notices.push(Notice::Durable(*upto));
+            notices.push(Notice::Checkpointed(snapshot.at, *upto));
             self.log_jobs.pop_front();
         }
         Ok(())
