@@ -120,7 +120,17 @@ impl Reader {
     ///
     /// # Errors
     /// When the input ends early or the number does not fit.
+    #[inline]
     pub fn u64(&mut self, what: &'static str) -> Result<u64, WireError> {
+        // Nearly all numbers are lengths and counts below 128.
+        if let Some(&byte @ ..0x80) = self.bytes.first() {
+            self.bytes.advance(1);
+            return Ok(byte.into());
+        }
+        self.long_u64(what)
+    }
+
+    fn long_u64(&mut self, what: &'static str) -> Result<u64, WireError> {
         let mut value = 0u64;
         for (i, &byte) in self.bytes.iter().enumerate().take(10) {
             if i == 9 && byte > 1 {

@@ -223,9 +223,13 @@ fn decode_txn(from: &mut Reader, depth: usize) -> Result<Txn, WireError> {
     Ok(Txn { compare, success, failure })
 }
 
+/// Room for more operations than these is not made on a count's word alone.
+const TXN_OPS_EXPECTED: usize = 128;
+
 fn decode_branch(from: &mut Reader, depth: usize) -> Result<Vec<TxnOp>, WireError> {
-    let mut ops = Vec::new();
-    for _ in 0..from.count("txn operations", LIST_MAX)? {
+    let count = from.count("txn operations", LIST_MAX)?;
+    let mut ops = Vec::with_capacity(count.min(TXN_OPS_EXPECTED));
+    for _ in 0..count {
         ops.push(match from.u8("txn operation")? {
             RANGE => TxnOp::Range(decode_range(from)?),
             PUT => TxnOp::Put(decode_put(from)?),

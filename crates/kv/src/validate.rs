@@ -269,6 +269,7 @@ fn changed(ops: &[TxnOp]) -> Result<Changed<'_>, OpError> {
             all.deletes.absorb(branch.deletes);
         }
     }
+    all.puts.reserve(ops.iter().filter(|op| matches!(op, TxnOp::Put(_))).count());
     for op in ops {
         let TxnOp::Put(put) = op else { continue };
         if all.deletes.contains(&put.key) || !all.puts.insert(&put.key) {

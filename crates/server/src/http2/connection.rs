@@ -6,6 +6,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -68,9 +69,35 @@ pub(crate) enum Fault {
 /// What a complete request, or the beginning of one, asks to be done.
 pub(super) enum Job {
     /// A unary call with its message.
-    Call(u32, Call, Bytes),
+    Call(u32, Call, Message),
     /// A request whose body comes piece by piece.
     Route(u32, Box<http::Request<UploadBody>>, AbortRegistration),
+}
+
+/// The message of a unary call.
+pub(super) enum Message {
+    /// A part of what [`Connection::take_messages`] gives: nearly all calls come in one frame, many with one read.
+    Among(Range<usize>),
+    /// It came in several frames.
+    Apart(Bytes),
+}
+
+impl Message {
+    /// The message, which holds all the others in memory, too: for whoever is done with it at once.
+    pub(super) fn within(self, messages: &Bytes) -> Bytes {
+        match self {
+            Message::Among(place) => messages.slice(place),
+            Message::Apart(message) => message,
+        }
+    }
+
+    /// The message alone.
+    pub(super) fn apart(self, messages: &Bytes) -> Bytes {
+        match self {
+            Message::Among(place) => Bytes::copy_from_slice(&messages[place]),
+            Message::Apart(message) => message,
+        }
+    }
 }
 
 /// A connection's state; sockets and futures are the driver's.
@@ -86,6 +113,8 @@ pub(super) struct Connection {
     pub(super) streams: HashMap<u32, Stream, FixedState>,
     pub(super) taken: Taken,
     pub(super) jobs: Vec<Job>,
+    /// The messages of those calls that came in one frame.
+    messages: Vec<u8>,
     /// Where watch streams are rung for.
     pub(super) lane: Arc<Lane>,
     /// Watch streams that have something to say.
@@ -149,6 +178,7 @@ impl Connection {
             streams: HashMap::default(),
             taken: Taken::default(),
             jobs: Vec::new(),
+            messages: Vec::new(),
             lane: Arc::default(),
             rung: VecDeque::new(),
             last_stream: 0,
@@ -284,6 +314,11 @@ impl Connection {
             }
             self.rest = held;
         }
+    }
+
+    /// The messages that the jobs name, before others come.
+    pub(super) fn take_messages(&mut self) -> Bytes {
+        std::mem::take(&mut self.messages).into()
     }
 
     /// How many bytes were whole frames.
@@ -461,8 +496,9 @@ impl Connection {
         match &mut stream.request {
             Request::Collecting(call, None) if is_last && is_one_message(data) => {
                 // The usual case: the whole request in one frame.
-                let message = Bytes::copy_from_slice(&data[PREFIX..]);
-                self.jobs.push(Job::Call(id, call.clone(), message));
+                let from = self.messages.len();
+                self.messages.extend_from_slice(&data[PREFIX..]);
+                self.jobs.push(Job::Call(id, call.clone(), Message::Among(from..self.messages.len())));
                 stream.request = Request::Done { closed: true };
                 self.receive_owed += length;
                 return Ok(());
@@ -516,7 +552,7 @@ impl Connection {
                     None => Err(crate::service::stream::no_request()),
                 };
                 match message {
-                    Ok(message) => self.jobs.push(Job::Call(id, call, message)),
+                    Ok(message) => self.jobs.push(Job::Call(id, call, Message::Apart(message))),
                     Err(status) => self.answer(id, Err(status)),
                 }
             }

@@ -219,18 +219,21 @@ impl<B: Backend, C: Fn(u32, Call, Bytes) -> F, F: Future<Output = Answer>> Drive
     fn begin_jobs(&mut self) -> usize {
         let mut jobs = std::mem::take(&mut self.connection.jobs);
         let count = jobs.len();
+        let messages = self.connection.take_messages();
         for job in jobs.drain(..) {
             match job {
                 Job::Call(stream, call, message)
                     if self.front.service.is_short(call.method, &call.metadata) =>
                 {
                     let place = OnLane { lane: self.connection.lane.clone(), call: stream };
-                    match self.front.service.begin_put(&call.metadata, message, place) {
+                    match self.front.service.begin_put(&call.metadata, message.within(&messages), place) {
                         Ok(()) => self.open += 1,
                         Err(status) => self.connection.answer(stream, Err(status)),
                     }
                 }
-                Job::Call(stream, call, message) => self.calls.push((self.call)(stream, call, message)),
+                Job::Call(stream, call, message) => {
+                    self.calls.push((self.call)(stream, call, message.apart(&messages)))
+                }
                 Job::Route(stream, request, abort) => {
                     let front = self.front.clone();
                     let answering = async move { (stream, route(&front, *request).await) };

@@ -31,9 +31,11 @@ pub fn connection(bytes: &[u8]) {
     connection.take(&[0, 0, 0, 4, 0, 0, 0, 0, 0]);
     for (round, piece) in bytes.chunks(usize::from(cut) + 1).enumerate() {
         connection.take(piece);
+        let messages = connection.take_messages();
         for job in std::mem::take(&mut connection.jobs) {
             match job {
                 Job::Call(stream, _, message) => {
+                    let message = message.within(&messages);
                     assert!(message.len() <= MESSAGE_BYTES);
                     let answer = match fate % 3 {
                         0 => Ok(Payload::encode(&synod_api::etcdserverpb::PutResponse::default())),
