@@ -176,6 +176,7 @@ statuses! {
     not_elected Unknown "election: not leader";
     nobody_elected Unknown "election: no leader";
     leader_missing Unknown "\"leader\" field must be provided";
+    not_begun Unavailable "synod: too much waits for clients that do not read, and for this one among them; the call was not begun";
     not_taken Unavailable "synod: too much waits for clients that do not read; this answer was dropped";
     answer_too_large ResourceExhausted "grpc: trying to send message larger than max (2147483647)";
     watch_canceled Canceled "etcdserver: watch canceled";

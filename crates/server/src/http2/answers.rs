@@ -21,6 +21,9 @@ use crate::status::{self, Status};
 /// A body is asked for more while less than this waits to be sent of it.
 const BODY_WAITING_MAX: usize = 64 * 1024;
 
+/// While little memory is left, a client for whom more than this waits is answered nothing that takes more.
+const HOARD_BYTES: usize = 1 << 20;
+
 impl Connection {
     /// Answers a call before all of its request is here.
     pub(super) fn refuse(&mut self, id: u32, status: Status) {
@@ -28,6 +31,11 @@ impl Connection {
             stream.request = Request::Done { closed: false };
         }
         self.answer(id, Err(status));
+    }
+
+    /// Whether so much waits for this client, and so little memory is left for all, that another answer would be made to be thrown away.
+    pub(super) fn is_hoarding(&self) -> bool {
+        self.backlog.is_tight() && self.output.held() > HOARD_BYTES
     }
 
     /// The answer to a call on the short way.

@@ -37,7 +37,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::Abortable;
@@ -52,6 +52,7 @@ use self::request::{Call, Heads};
 use crate::grpc;
 use crate::http::body::Body;
 use crate::http::{Front, route};
+use crate::service::admission::Admitted;
 use crate::service::backend::Backend;
 use crate::service::lane::{OnLane, Settled};
 use crate::service::payload::Payload;
@@ -65,6 +66,11 @@ const ROUNDS_MAX: usize = 16;
 /// Calls that are begun before others on this thread have their turn: a few milliseconds of work. The node is among those
 /// others, and a leader that is kept from its turn for too long is no leader any more.
 const BEGUN_MAX: usize = 256;
+
+/// How long answers are made before others on this thread have their turn, looked at after every few: a range takes a thousand times as
+/// long as a single key.
+const ANSWERING_MAX: Duration = Duration::from_millis(1);
+const ANSWERS_UNTIMED: usize = 8;
 
 /// Watch streams that are served before others on this thread have their turn: commands above all, so that what they do goes
 /// to each stream in fewer messages.
@@ -97,12 +103,13 @@ pub(crate) async fn serve<B: Backend>(
             begun,
         ),
         calls: FuturesUnordered::new(),
-        call: |stream, call: Call, message| carry_out(front, stream, call, message),
+        call: |stream, call: Call, admitted, message| carry_out(front, stream, call, admitted, message),
         open: 0,
         settled: Vec::new(),
         routed: FuturesUnordered::new(),
         bodies: FuturesUnordered::new(),
         asked: false,
+        held: false,
         tick: tokio::time::interval_at(tokio::time::Instant::now() + TICK, TICK),
     };
     tokio::select! {
@@ -116,16 +123,22 @@ pub(crate) async fn serve<B: Backend>(
 }
 
 /// A call on the short way, from its message to its answer.
-async fn carry_out<B: Backend>(front: &Front<B>, stream: u32, call: Call, message: Bytes) -> Answer {
+async fn carry_out<B: Backend>(
+    front: &Front<B>,
+    stream: u32,
+    call: Call,
+    _admitted: Option<Admitted<'_>>,
+    message: Bytes,
+) -> Answer {
     let service = &front.service;
     let metrics = service.metrics();
     let tally = metrics.start(call.method, call.metadata.client_version());
     metrics.received_bytes.fetch_add(message.len() as u64, Relaxed);
     let answer = match call.metadata.timeout {
-        None => service.unary(call.method, &call.metadata, message).await,
+        None => service.carry_out(call.method, &call.metadata, message).await,
         // Boxed, so that the calls without a deadline stay small.
         Some(timeout) => {
-            let answering = Box::pin(service.unary(call.method, &call.metadata, message));
+            let answering = Box::pin(service.carry_out(call.method, &call.metadata, message));
             tokio::time::timeout(timeout, answering)
                 .await
                 .unwrap_or_else(|_| Err(status::deadline_exceeded()))
@@ -150,10 +163,17 @@ struct Driver<'a, B, C, F> {
     bodies: FuturesUnordered<Abortable<NextFrame>>,
     /// Whether there are bodies that have not been polled yet.
     asked: bool,
+    /// Whether there may be answers that were not made for want of room.
+    held: bool,
     tick: tokio::time::Interval,
 }
 
-impl<B: Backend, C: Fn(u32, Call, Bytes) -> F, F: Future<Output = Answer>> Driver<'_, B, C, F> {
+impl<'a, B, C, F> Driver<'a, B, C, F>
+where
+    B: Backend,
+    C: Fn(u32, Call, Option<Admitted<'a>>, Bytes) -> F,
+    F: Future<Output = Answer>,
+{
     /// Runs until nothing can be done at the moment, or the connection has ended.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Fault>> {
         if self.tick.poll_tick(context).is_ready() {
@@ -167,7 +187,7 @@ impl<B: Backend, C: Fn(u32, Call, Bytes) -> F, F: Future<Output = Answer>> Drive
         for _ in 0..ROUNDS_MAX {
             let arrived = self.connection.poll_read(&mut self.socket, context)?;
             begun += self.begin_jobs();
-            let answered = self.poll_answers(context);
+            let (answered, late) = self.poll_answers(context);
             self.connection.give_back_windows();
             self.carry_events(context);
             self.pump();
@@ -180,11 +200,11 @@ impl<B: Backend, C: Fn(u32, Call, Bytes) -> F, F: Future<Output = Answer>> Drive
             if let Poll::Ready(failed @ Err(_)) = flushed {
                 return Poll::Ready(failed);
             }
-            if begun >= BEGUN_MAX || (flushed.is_ready() && !self.connection.rung.is_empty()) {
+            if late || begun >= BEGUN_MAX || (flushed.is_ready() && !self.connection.rung.is_empty()) {
                 break;
             }
             // Nobody would wake this task for what was asked for just now, nor for what there is room for since the last write.
-            let goes_on = self.asked || (flushed.is_ready() && self.connection.has_turns());
+            let goes_on = self.asked || (flushed.is_ready() && (self.held || self.connection.has_turns()));
             if !arrived && !answered && !goes_on {
                 return Poll::Pending;
             }
@@ -232,7 +252,21 @@ impl<B: Backend, C: Fn(u32, Call, Bytes) -> F, F: Future<Output = Answer>> Drive
                     }
                 }
                 Job::Call(stream, call, message) => {
-                    self.calls.push((self.call)(stream, call, message.apart(&messages)))
+                    let admitted = match self.connection.is_hoarding() {
+                        true => Err(status::not_begun()),
+                        false => self.front.service.admit(call.method),
+                    };
+                    match admitted {
+                        // It counts from now on, though it is carried out when it is polled.
+                        Ok(admitted) => {
+                            self.calls.push((self.call)(stream, call, admitted, message.apart(&messages)))
+                        }
+                        Err(status) => {
+                            let metrics = self.front.service.metrics();
+                            metrics.start(call.method, call.metadata.client_version()).end(status.code);
+                            self.connection.answer(stream, Err(status));
+                        }
+                    }
                 }
                 Job::Route(stream, request, abort) => {
                     let front = self.front.clone();
@@ -250,9 +284,9 @@ impl<B: Backend, C: Fn(u32, Call, Bytes) -> F, F: Future<Output = Answer>> Drive
         self.calls.len() + self.open
     }
 
-    /// Takes what is ready; whether anything was.
-    fn poll_answers(&mut self, context: &mut Context<'_>) -> bool {
-        let mut any = false;
+    /// Takes what is ready; whether anything was, and whether time was up before the end.
+    fn poll_answers(&mut self, context: &mut Context<'_>) -> (bool, bool) {
+        let (mut any, mut late) = (false, false);
         self.asked = false;
         self.connection.lane.take_settled(&mut self.settled, context.waker());
         self.open -= self.settled.len();
@@ -261,10 +295,19 @@ impl<B: Backend, C: Fn(u32, Call, Bytes) -> F, F: Future<Output = Answer>> Drive
             self.connection.answer(stream, answer);
             any = true;
         }
-        while let Poll::Ready(Some((stream, answer))) = self.calls.poll_next_unpin(context) {
+        let begun = Instant::now();
+        let mut answers = 0;
+        // A read is carried out when it is polled: not before there is room for its answer.
+        while !late
+            && !self.connection.output.is_full()
+            && let Poll::Ready(Some((stream, answer))) = self.calls.poll_next_unpin(context)
+        {
             self.connection.answer(stream, answer);
-            any = true;
+            answers += 1;
+            late = answers % ANSWERS_UNTIMED == 0 && begun.elapsed() > ANSWERING_MAX;
         }
+        any |= answers > 0;
+        self.held = self.connection.output.is_full() && !self.calls.is_empty();
         while let Poll::Ready(Some(answer)) = self.routed.poll_next_unpin(context) {
             if let Ok((stream, response)) = answer {
                 self.connection.respond(stream, response);
@@ -279,7 +322,7 @@ impl<B: Backend, C: Fn(u32, Call, Bytes) -> F, F: Future<Output = Answer>> Drive
             any = true;
         }
         self.connection.bound_orphans(self.running());
-        any
+        (any, late)
     }
 }
 

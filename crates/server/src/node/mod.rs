@@ -30,10 +30,11 @@ use synod_replica::RestoreFailed;
 use tokio::sync::{oneshot, watch};
 
 use self::ask::{Ask, Decline, Told};
-use self::inbox::{Admission, Answer, Event, Inbox};
+use self::inbox::{Answer, Event, Inbox};
 use crate::contract::Contract;
 use crate::disk::DiskNumbers;
 use crate::metrics::Page;
+use crate::service::admission::{Admission, PROPOSALS_MAX};
 use crate::service::backend::{
     Backend, Cause, Failure, Identity, Image, LeaseTime, MemberInfo, SharedStore, Standing, Waiter,
 };
@@ -157,7 +158,7 @@ impl Node {
             contract,
             store,
             inbox: Arc::default(),
-            admission: Arc::default(),
+            admission: Arc::new(Admission::new(PROPOSALS_MAX)),
             standing: Mutex::new(standing),
             members: RwLock::new(members),
             founders,

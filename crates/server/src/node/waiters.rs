@@ -14,7 +14,8 @@ use hashbrown::HashMap;
 use synod_core::{ReadId, Time};
 
 use super::ask::{Ask, Told};
-use super::inbox::{Admission, Answer};
+use super::inbox::Answer;
+use crate::service::admission::Admission;
 use crate::service::backend::{Cause, Failure, Outcome, Waiter};
 
 /// All who wait at this node.
@@ -215,7 +216,7 @@ mod tests {
     /// Who waits too long is told so, in order; who was answered is not told twice.
     #[test]
     fn waiting_ends_in_time() {
-        let mut waiters = Waiters::new(Duration::from_secs(7), Arc::default());
+        let mut waiters = Waiters::new(Duration::from_secs(7), Arc::new(Admission::new(9)));
         let at = |seconds: u64| Time(seconds * 1_000_000_000);
         let (answer, mut answered) = oneshot::channel();
         waiters.admission.enter(1).expect("room");

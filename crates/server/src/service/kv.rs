@@ -268,6 +268,7 @@ impl<B: Backend> Service<B> {
         let size = self.check_size(&body);
         let txn = request::txn(body, self.options.txn_ops_max)?;
         if txn.is_read_only() {
+            let _admitted = self.reads.admit()?;
             let mut needs = Needs::default();
             needs.gather(&txn);
             if needs.compares {

@@ -4,6 +4,7 @@
 //! out. [`Service::stream`] is the same for methods with many messages. A method that this release does not have is refused
 //! by name: see [`is_supported`].
 
+pub(crate) mod admission;
 pub mod backend;
 pub mod bell;
 mod by_vote;
@@ -38,6 +39,7 @@ use synod_core::Role;
 use synod_kv::op::{Op, OpReply};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use self::admission::{Admission, Admitted, READS_MAX};
 use self::backend::Backend;
 use self::intake::{BACKLOG_BYTES_MAX, INTAKE_BYTES_MAX, Intake};
 pub use self::levels::{CONFIRMATIONS, says_confirmations};
@@ -95,6 +97,8 @@ pub struct Service<B> {
     metrics: Arc<Metrics>,
     intake: Arc<Intake>,
     backlog: Arc<Intake>,
+    /// How many reads are under way.
+    reads: Admission,
     /// Who may prepare a range of many keys.
     broad: Semaphore,
     gateway: Arc<Semaphore>,
@@ -138,6 +142,7 @@ impl<B: Backend> Service<B> {
             metrics,
             intake: Arc::new(Intake::new(INTAKE_BYTES_MAX)),
             backlog: Arc::new(Intake::new(BACKLOG_BYTES_MAX)),
+            reads: Admission::new(READS_MAX),
             broad: Semaphore::new(BROAD_MAX),
             freshness: levels::Freshness::new(),
         });
@@ -185,6 +190,26 @@ impl<B: Backend> Service<B> {
     /// # Errors
     /// The status that the client gets.
     pub async fn unary(&self, method: Method, metadata: &Metadata, body: Bytes) -> Result<Payload, Status> {
+        let _admitted = self.admit(method)?;
+        self.carry_out(method, metadata, body).await
+    }
+
+    /// Counts a call in until what comes of it is dropped, or refuses it because too many are under way. Puts and transactions are
+    /// counted where they are proposed.
+    pub(crate) fn admit(&self, method: Method) -> Result<Option<Admitted<'_>>, Status> {
+        match method {
+            Method::Range => Ok(Some(self.reads.admit()?)),
+            _ => Ok(None),
+        }
+    }
+
+    /// [`Service::unary`] for a call that was let in.
+    pub(crate) async fn carry_out(
+        &self,
+        method: Method,
+        metadata: &Metadata,
+        body: Bytes,
+    ) -> Result<Payload, Status> {
         if metadata.leader_required && self.backend.standing().keeper.is_none() {
             return Err(status::no_leader());
         }
