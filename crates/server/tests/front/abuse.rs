@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use prost::Message;
 use synod_api::Method;
 use synod_api::etcdserverpb as pb;
+use synod_http2::frame::{self, Head, flag, kind, setting};
+use synod_http2::hpack;
 use synod_server::http::{Access, ConnectionLimits};
 use synod_server::service::Options;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -199,4 +201,62 @@ async fn stopping_in_order() {
     let address = served.address;
     tokio::time::timeout(Duration::from_secs(20), served.listening).await.expect("it stops").unwrap();
     assert!(TcpStream::connect(address).await.is_err());
+}
+
+/// A client that asks for much at once, with wide windows, and reads late gets all of it: answers are made when there is room for them,
+/// and whoever was not answered for want of it is when there is some.
+#[tokio::test]
+async fn who_reads_late_gets_everything() {
+    const CALLS: u32 = 8000;
+    const BYTES: usize = 3000;
+    let served = Served::start().await;
+    let grpc = Grpc::connect(served.address).await;
+    let value = Bytes::from(vec![7; BYTES]);
+    let large = pb::PutRequest { key: Bytes::from("large"), value, ..Default::default() };
+    let _: pb::PutResponse = grpc.call(Method::Put, &large).await.one();
+
+    let range = pb::RangeRequest { key: Bytes::from("large"), ..Default::default() };
+    let message = framed(&range.encode_to_vec());
+    let mut out = BytesMut::from(&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..]);
+    frame::put_settings(&mut out, &[(setting::INITIAL_WINDOW_SIZE, 1 << 30)]);
+    frame::put_window_update(&mut out, 0, 1 << 30);
+    let mut block = BytesMut::new();
+    for (name, value) in [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", Method::Range.path()),
+        ("content-type", "application/grpc"),
+        ("te", "trailers"),
+    ] {
+        hpack::put_remembered(&mut block, name.as_bytes(), value.as_bytes());
+    }
+    for call in 0..CALLS {
+        let stream = 2 * call + 1;
+        frame::put_head(&mut out, block.len(), kind::HEADERS, flag::END_HEADERS, stream);
+        out.extend_from_slice(&block);
+        frame::put_head(&mut out, message.len(), kind::DATA, flag::END_STREAM, stream);
+        out.extend_from_slice(&message);
+        // From now on the fields are known by their places in the table.
+        block = BytesMut::from(&[0xc2, 0xc1, 0xc0, 0xbf, 0xbe][..]);
+    }
+    let mut socket = TcpStream::connect(served.address).await.unwrap();
+    socket.write_all(&out).await.unwrap();
+    still_serves(&served).await;
+
+    // All of it soon: what is not made in its turn would be looked at again now and then, and come in the end.
+    let data = soon(async {
+        let (mut data, mut ended) = (0, 0);
+        let mut read = BytesMut::new();
+        while ended < CALLS {
+            assert!(socket.read_buf(&mut read).await.unwrap() > 0);
+            while let Some(head) = Head::read(&read).filter(|head| read.len() >= frame::HEAD + head.length) {
+                let _ = read.split_to(frame::HEAD + head.length);
+                data += if head.kind == kind::DATA { head.length } else { 0 };
+                ended += u32::from(head.stream > 0 && head.has(flag::END_STREAM));
+            }
+        }
+        data
+    })
+    .await;
+    assert!(data > CALLS as usize * BYTES, "{data} bytes");
 }
