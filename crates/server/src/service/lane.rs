@@ -5,7 +5,7 @@
 //! have something to say into it and wakes the connection once, and the connection takes from the hub what there is room for.
 //! The streams' handlers sleep until their clients ask for something.
 //!
-//! A put likewise: a future of its own, a channel for its outcome and a wake-up for each were a quarter of what a leader did for one. Its
+//! A put likewise: a future of its own, a channel for its outcome and a wake-up for each were a fifth of what a leader did for one. Its
 //! command waits at the node with its call's name, and the outcome comes back by the lane (ADR 9).
 
 use std::sync::Arc;
