@@ -3,9 +3,12 @@
 mod common;
 
 use std::fs;
+use std::thread;
 
 use common::{CallError, Cluster, base64, until};
 use serde_json::{Value, json};
+use synod_server::contract::{Call, Contract, Level};
+use synod_server::protocol::{Chosen, FAMILY, Kin};
 
 const QUICK: [&str; 3] = ["--log-level=warn", "--heartbeat-interval=20", "--election-timeout=200"];
 
@@ -114,6 +117,56 @@ fn a_member_is_replaced_while_the_cluster_serves() {
         }
         assert_eq!(list(&cluster, *member).len(), 3);
     }
+}
+
+/// Whatever the protocol, a dead member is removed and another takes its place, knows everything and takes writes, unless the contract
+/// refuses all changes of the members (what takes their place under proof of work: `pow.rs`).
+#[test]
+fn a_dead_member_is_replaced_in_every_family() {
+    let changing = |kin: &&Kin| {
+        let contract = Contract::of(kin, &Chosen::defaults(&kin.row));
+        // Raft's is the story above.
+        contract.check(Call::Reconfigure, Level::Linearizable).is_ok() && kin.row.name != "raft"
+    };
+    let names: Vec<&str> = FAMILY.iter().filter(changing).map(|kin| kin.row.name).collect();
+    assert_eq!(names.len(), 4, "{names:?}");
+    thread::scope(|scope| {
+        names.into_iter().for_each(|name| _ = scope.spawn(move || replace_the_dead(name)));
+    });
+}
+
+fn replace_the_dead(protocol: &str) {
+    let chosen = format!("--protocol={protocol}");
+    let mut flags = QUICK.to_vec();
+    flags.push(&chosen);
+    let everybody = |cluster: &Cluster| {
+        let reply = call(cluster, 0, "list", &json!({ "linearizable": false })).expect("a list");
+        reply["members"].as_array().cloned().unwrap_or_default()
+    };
+    let mut cluster = Cluster::start(3, &flags);
+    put(&cluster, 0, "before");
+    let (dead, at) = (2, url(&cluster, 2));
+    cluster.members[dead].kill();
+    let lost = everybody(&cluster).into_iter().find(|member| member["peerURLs"][0] == at);
+    let id = lost.expect("it is in the list")["ID"].as_str().expect("an id").to_owned();
+    // Asked again where the answer went with a leader: then it is not found any more.
+    match call(&cluster, 0, "remove", &json!({ "ID": id })) {
+        Ok(_) => {}
+        Err(why) => assert!(why.contains("member not found"), "{protocol}: {why}"),
+    }
+    put(&cluster, 1, "between");
+    let new = cluster.lay_out_one_more(&flags);
+    let add = json!({ "peerURLs": [url(&cluster, new)] });
+    call(&cluster, 0, "add", &add).unwrap_or_else(|why| panic!("{protocol}: {why}"));
+    cluster.members[new].start();
+    for key in ["before", "between"] {
+        holds(&cluster, new, key);
+    }
+    put(&cluster, new, "after");
+    for member in [0, 1] {
+        holds(&cluster, member, "after");
+    }
+    assert_eq!(everybody(&cluster).len(), 3, "{protocol}");
 }
 
 /// A member that lost its folder must not vote again under its old name; removed and added anew it is welcome.
