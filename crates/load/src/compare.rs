@@ -245,12 +245,30 @@ pub async fn compare(options: &Options, mut say: impl FnMut(&str)) -> Result<Res
     Ok(results)
 }
 
+/// Waits until the members have nothing left to do from the row before (a snapshot of large values, say), for a while: what a row
+/// measures shall be its own.
+async fn settle(cluster: &Cluster) -> Result<()> {
+    const LOOK: Duration = Duration::from_millis(250);
+    const LOOKS: usize = 60;
+    let mut before = cluster.usage()?.cpu;
+    for _ in 0..LOOKS {
+        tokio::time::sleep(LOOK).await;
+        let now = cluster.usage()?.cpu;
+        if now.saturating_sub(before) < LOOK / 10 {
+            break;
+        }
+        before = now;
+    }
+    Ok(())
+}
+
 async fn experiment(
     cluster: &mut Cluster,
     row: &Row,
     options: &Options,
     etcd_put: f64,
 ) -> Result<Vec<Figure>> {
+    settle(cluster).await?;
     let figure = |name, unit, better, value| Figure { name, unit, better, value };
     match row.experiment {
         Experiment::Closed { kind, connections, streams, value_bytes } => {
