@@ -109,7 +109,6 @@ pub(crate) async fn serve<B: Backend>(
         routed: FuturesUnordered::new(),
         bodies: FuturesUnordered::new(),
         asked: false,
-        held: false,
         tick: tokio::time::interval_at(tokio::time::Instant::now() + TICK, TICK),
     };
     tokio::select! {
@@ -127,7 +126,7 @@ async fn carry_out<B: Backend>(
     front: &Front<B>,
     stream: u32,
     call: Call,
-    _admitted: Option<Admitted<'_>>,
+    admitted: Option<Admitted<'_>>,
     message: Bytes,
 ) -> Answer {
     let service = &front.service;
@@ -135,10 +134,10 @@ async fn carry_out<B: Backend>(
     let tally = metrics.start(call.method, call.metadata.client_version());
     metrics.received_bytes.fetch_add(message.len() as u64, Relaxed);
     let answer = match call.metadata.timeout {
-        None => service.carry_out(call.method, &call.metadata, message).await,
+        None => service.carry_out(admitted, call.method, &call.metadata, message).await,
         // Boxed, so that the calls without a deadline stay small.
         Some(timeout) => {
-            let answering = Box::pin(service.carry_out(call.method, &call.metadata, message));
+            let answering = Box::pin(service.carry_out(admitted, call.method, &call.metadata, message));
             tokio::time::timeout(timeout, answering)
                 .await
                 .unwrap_or_else(|_| Err(status::deadline_exceeded()))
@@ -163,8 +162,6 @@ struct Driver<'a, B, C, F> {
     bodies: FuturesUnordered<Abortable<NextFrame>>,
     /// Whether there are bodies that have not been polled yet.
     asked: bool,
-    /// Whether there may be answers that were not made for want of room.
-    held: bool,
     tick: tokio::time::Interval,
 }
 
@@ -204,7 +201,7 @@ where
                 break;
             }
             // Nobody would wake this task for what was asked for just now, nor for what there is room for since the last write.
-            let goes_on = self.asked || (flushed.is_ready() && (self.held || self.connection.has_turns()));
+            let goes_on = self.asked || (flushed.is_ready() && self.connection.has_turns());
             if !arrived && !answered && !goes_on {
                 return Poll::Pending;
             }
@@ -297,17 +294,12 @@ where
         }
         let begun = Instant::now();
         let mut answers = 0;
-        // A read is carried out when it is polled: not before there is room for its answer.
-        while !late
-            && !self.connection.output.is_full()
-            && let Poll::Ready(Some((stream, answer))) = self.calls.poll_next_unpin(context)
-        {
+        while !late && let Poll::Ready(Some((stream, answer))) = self.calls.poll_next_unpin(context) {
             self.connection.answer(stream, answer);
             answers += 1;
             late = answers % ANSWERS_UNTIMED == 0 && begun.elapsed() > ANSWERING_MAX;
         }
         any |= answers > 0;
-        self.held = self.connection.output.is_full() && !self.calls.is_empty();
         while let Poll::Ready(Some(answer)) = self.routed.poll_next_unpin(context) {
             if let Ok((stream, response)) = answer {
                 self.connection.respond(stream, response);

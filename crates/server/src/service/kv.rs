@@ -9,6 +9,7 @@ use synod_kv::OpError;
 use synod_kv::op::{DeleteRange, Op, OpReply, Put, RangeRequest, Txn, TxnOp};
 use synod_kv::range::{RangeCursor, StreamPace};
 
+use super::admission::Admitted;
 use super::backend::{Backend, Waiter};
 use super::intake::Share;
 use super::lane::{OnLane, OpenCall, Settled};
@@ -98,12 +99,21 @@ fn gather_reads(txn: &Txn, reads: &mut Vec<RangeRequest>) {
 }
 
 impl<B: Backend> Service<B> {
-    pub(super) async fn range(&self, metadata: &Metadata, body: Bytes) -> Result<Payload, Status> {
+    pub(super) async fn range(
+        &self,
+        admitted: Option<Admitted<'_>>,
+        metadata: &Metadata,
+        body: Bytes,
+    ) -> Result<Payload, Status> {
         let range = request::range(body)?;
         self.ready_to_read(metadata, range.serializable, read_of(range.revision)).await?;
         match self.read_narrow(&range)? {
             Some(payload) => Ok(payload),
-            None => Box::pin(self.read_broad(range)).await,
+            None => {
+                // It is bounded otherwise, and a thousand such reads must not keep those of a single key out.
+                drop(admitted);
+                Box::pin(self.read_broad(range)).await
+            }
         }
     }
 

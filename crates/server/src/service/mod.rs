@@ -190,8 +190,8 @@ impl<B: Backend> Service<B> {
     /// # Errors
     /// The status that the client gets.
     pub async fn unary(&self, method: Method, metadata: &Metadata, body: Bytes) -> Result<Payload, Status> {
-        let _admitted = self.admit(method)?;
-        self.carry_out(method, metadata, body).await
+        let admitted = self.admit(method)?;
+        self.carry_out(admitted, method, metadata, body).await
     }
 
     /// Counts a call in until what comes of it is dropped, or refuses it because too many are under way. Puts and transactions are
@@ -206,6 +206,7 @@ impl<B: Backend> Service<B> {
     /// [`Service::unary`] for a call that was let in.
     pub(crate) async fn carry_out(
         &self,
+        admitted: Option<Admitted<'_>>,
         method: Method,
         metadata: &Metadata,
         body: Bytes,
@@ -224,7 +225,7 @@ impl<B: Backend> Service<B> {
             Method::Put | Method::DeleteRange if self.backend.turns_away() => {
                 Err(status::too_many_requests())
             }
-            Method::Range => self.range(metadata, body).await,
+            Method::Range => self.range(admitted, metadata, body).await,
             Method::Put => self.put(body).await,
             Method::Txn => self.txn(metadata, body).await,
             Method::DeleteRange => self.delete_range(body).await,

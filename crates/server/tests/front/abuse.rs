@@ -203,8 +203,7 @@ async fn stopping_in_order() {
     assert!(TcpStream::connect(address).await.is_err());
 }
 
-/// A client that asks for much at once, with wide windows, and reads late gets all of it: answers are made when there is room for them,
-/// and whoever was not answered for want of it is when there is some.
+/// A client that asks for much at once, with wide windows, and reads late gets all of it, and soon.
 #[tokio::test]
 async fn who_reads_late_gets_everything() {
     const CALLS: u32 = 8000;
