@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -16,11 +17,16 @@ pub const SYNOD: &str = env!("CARGO_BIN_EXE_synod");
 /// Longer than anything here takes, on any machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Ports that nobody listens at, at the moment.
+/// Ports that nobody listens at, each given once: who is started again must find its own port free. So they lie below those that the
+/// system takes for outgoing connections.
 pub fn free_ports(count: usize) -> Vec<u16> {
-    let held: Vec<TcpListener> =
-        (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
-    held.iter().map(|listener| listener.local_addr().expect("bound").port()).collect()
+    const LOWEST: u16 = 10_000;
+    const PORTS: u32 = 22_000;
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    let begin = std::process::id().wrapping_mul(97);
+    let next = || LOWEST + (begin.wrapping_add(GIVEN.fetch_add(1, Relaxed)) % PORTS) as u16;
+    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    std::iter::repeat_with(next).filter(is_free).take(count).collect()
 }
 
 /// Waits until `happened`, looking again and again; panics with `what` when it takes too long.
