@@ -4,7 +4,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -25,7 +25,8 @@ pub fn free_ports(count: usize) -> Vec<u16> {
     static GIVEN: AtomicU32 = AtomicU32::new(0);
     let begin = std::process::id().wrapping_mul(97);
     let next = || LOWEST + (begin.wrapping_add(GIVEN.fetch_add(1, Relaxed)) % PORTS) as u16;
-    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    // Asked, not taken: a socket that listens here would be inherited, for a moment, by whatever another test is about to start.
+    let is_free = |port: &u16| TcpStream::connect(("127.0.0.1", *port)).is_err();
     std::iter::repeat_with(next).filter(is_free).take(count).collect()
 }
 
