@@ -6,7 +6,6 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
-use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -22,7 +21,7 @@ use tokio::net::TcpStream;
 
 use super::output::{Output, put_greeting};
 use super::request::{Asked, Call, FIELDS_MAX, Heads, Reader};
-use super::stream::{Held, Piece, Request, Stream};
+use super::stream::{Held, Message, Piece, Request, Stream};
 use super::upload::{Taken, Upload, UploadBody};
 use super::windows::{CONNECTION_WINDOW, STREAM_WINDOW, give_back};
 use crate::grpc::Deframer;
@@ -72,32 +71,6 @@ pub(super) enum Job {
     Call(u32, Call, Message),
     /// A request whose body comes piece by piece.
     Route(u32, Box<http::Request<UploadBody>>, AbortRegistration),
-}
-
-/// The message of a unary call.
-pub(super) enum Message {
-    /// A part of what [`Connection::take_messages`] gives: nearly all calls come in one frame, many with one read.
-    Among(Range<usize>),
-    /// It came in several frames.
-    Apart(Bytes),
-}
-
-impl Message {
-    /// The message, which holds all the others in memory, too: for whoever is done with it at once.
-    pub(super) fn within(self, messages: &Bytes) -> Bytes {
-        match self {
-            Message::Among(place) => messages.slice(place),
-            Message::Apart(message) => message,
-        }
-    }
-
-    /// The message alone.
-    pub(super) fn apart(self, messages: &Bytes) -> Bytes {
-        match self {
-            Message::Among(place) => Bytes::copy_from_slice(&messages[place]),
-            Message::Apart(message) => message,
-        }
-    }
 }
 
 /// A connection's state; sockets and futures are the driver's.

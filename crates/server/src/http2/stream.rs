@@ -1,6 +1,7 @@
 //! One stream: its request on the way in, its answer on the way out.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -56,6 +57,32 @@ pub(super) enum Request {
         /// Whether the peer has closed its side.
         closed: bool,
     },
+}
+
+/// The message of a unary call.
+pub(super) enum Message {
+    /// A part of what [`Connection::take_messages`](super::connection::Connection::take_messages) gives: nearly all calls come in one frame, many with one read.
+    Among(Range<usize>),
+    /// It came in several frames.
+    Apart(Bytes),
+}
+
+impl Message {
+    /// The message, which holds all the others in memory, too: for whoever is done with it at once.
+    pub(super) fn within(self, messages: &Bytes) -> Bytes {
+        match self {
+            Message::Among(place) => messages.slice(place),
+            Message::Apart(message) => message,
+        }
+    }
+
+    /// The message alone.
+    pub(super) fn apart(self, messages: &Bytes) -> Bytes {
+        match self {
+            Message::Among(place) => Bytes::copy_from_slice(&messages[place]),
+            Message::Apart(message) => message,
+        }
+    }
 }
 
 /// A unary call's message that came in more than one piece.
