@@ -119,7 +119,8 @@ fn overload(kind: &str, company: usize) {
         twice.p99 / full.p99
     );
     assert!(twice.good > 0.8 * saturation, "goodput falls");
-    assert!(twice.p99 < 2000.0, "what is let in waits too long");
+    // What is let in is half a second's work of a whole core; of a share it takes so much longer.
+    assert!(twice.p99 < 2000.0 * (1 + company) as f64, "what is let in waits too long");
 }
 
 /// See the file's text.

@@ -1,7 +1,8 @@
 //! Everything that reaches a node from outside its own turn: one queue, one bell.
 //!
-//! Proposals are bounded by number and bytes from their acceptance to their answer, and by how fast they are answered ([`Admission`](crate::service::admission::Admission)); what peers
-//! say is bounded by what their connections read before the node's next turn; the disk reports no more than it was asked.
+//! Proposals are bounded by number and bytes from their acceptance to their answer, and by how fast they are answered
+//! ([`Admission`](crate::service::admission::Admission)); what peers say is bounded by what their connections read before
+//! the node's next turn; the disk reports no more than it was asked.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -89,23 +89,21 @@ impl Drop for OpenCall {
 impl Lane {
     /// A stream has something to say.
     pub(super) fn ring(&self, carried: Carried) {
-        let mut rung = self.rung.lock();
-        rung.push(carried);
-        let first = rung.len() == 1;
-        drop(rung);
-        if first {
-            self.connection.wake();
-        }
+        self.put(&self.rung, carried);
     }
 
     fn settle(&self, settled: Settled) {
-        if self.closed.load(Relaxed) {
-            return;
+        if !self.closed.load(Relaxed) {
+            self.put(&self.settled, settled);
         }
-        let mut all = self.settled.lock();
-        all.push(settled);
-        let first = all.len() == 1;
-        drop(all);
+    }
+
+    /// Adds to one of the two queues; the first since it was taken wakes the connection.
+    fn put<T>(&self, queue: &Mutex<Vec<T>>, one: T) {
+        let mut queue = queue.lock();
+        queue.push(one);
+        let first = queue.len() == 1;
+        drop(queue);
         if first {
             self.connection.wake();
         }
