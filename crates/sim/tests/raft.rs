@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use families::RaftFamily;
 use synod_core::NodeId;
-use synod_sim::disk::SimDisk;
+use synod_sim::disk::{Call, Effect, SimDisk, Trap};
 use synod_sim::faults::FaultSet;
 use synod_sim::swarm::{self, WishError, Wishes};
 use synod_sim::sweep;
@@ -44,6 +44,24 @@ fn impossible_wishes_are_refused() {
     assert_eq!(refused.to_string(), "raft cannot run on 10 replicas: 1 to 9 are possible");
     let odd = Wishes { options: vec![("colour".to_owned(), "red".to_owned())], ..Wishes::default() };
     assert!(matches!(swarm::draw::<RaftFamily>(1, &odd), Err(WishError::Option { .. })));
+}
+
+/// While one disk waited for the call at which it would fail for good, another one was wiped: two of three were gone, for the rest of a year.
+#[test]
+fn a_disk_that_is_to_fail_counts_as_lost_before_it_does() {
+    let day = Duration::from_secs(86_400);
+    let plan = swarm::long_life::<RaftFamily>(1, day, day).expect("raft lives long");
+    let mut world = World::<RaftFamily>::new(1, plan, Recorder::default());
+    world.employ();
+    world.live_for(Duration::from_secs(600));
+    assert!(world.may_be_harmed(), "nothing has happened yet");
+    let disk = world.disk(NodeId(1)).clone();
+    let trap = |effect| Trap { skip: 0, only: Some(Call::Settle), effect };
+    disk.arm(trap(Effect::FailOnce));
+    assert!(world.may_be_harmed(), "whoever fails once starts again");
+    disk.arm(trap(Effect::FailForEver));
+    assert!(!world.may_be_harmed(), "one disk waits to fail");
+    assert_eq!(world.books().map(|books| books.spared), Some(1));
 }
 
 /// A snapshot that found no room is written when there is room again, although the memory is full of what it would let go of and so

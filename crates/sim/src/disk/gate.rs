@@ -175,6 +175,11 @@ impl Gate {
         self.failing.is_some()
     }
 
+    /// Whether it fails already, or will once a trap springs that nobody can foresee.
+    pub(super) fn is_to_fail(&self) -> bool {
+        self.is_failing() || self.trap.is_some_and(|trap| trap.effect == Effect::FailForEver)
+    }
+
     pub(super) fn restore_power(&mut self) {
         self.died_at = None;
         self.cut_behind = None;

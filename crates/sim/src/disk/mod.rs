@@ -195,6 +195,12 @@ impl SimDisk {
         self.state().gate.is_failing()
     }
 
+    /// Whether a kind of call fails until the disk is replaced, or will: a trap for it is set, and waits.
+    #[must_use]
+    pub fn is_to_fail(&self) -> bool {
+        self.state().gate.is_to_fail()
+    }
+
     /// Whether a trap cut the power, and at which site: whoever uses the disk is dead from there on.
     #[must_use]
     pub fn died_at(&self) -> Option<Site> {

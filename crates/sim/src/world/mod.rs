@@ -502,6 +502,8 @@ impl<F: Family> World<F> {
             self.counts.stopped += 1;
             self.recorder.note(self.now, Some(id), || What::Fault(format!("stops: {error}")));
             self.crash(id, Some(Loss::Everything), down);
+            let node = self.node(id);
+            node.failing = node.disk.is_failing();
             return;
         }
         self.stop(id, error);

@@ -2,7 +2,7 @@
 //!
 //! A seed's run lasts a minute, and what is broken stays so. A cluster that is to live for a year loses disks as real ones do, and
 //! somebody replaces them: the steward looks in once a minute, asks the leader to put a new machine in a lost one's place, and
-//! switches off what no longer belongs to the cluster. While a disk is lost, damaged or failing no other one is hit, none is hit
+//! switches off what no longer belongs to the cluster. While a disk is lost, damaged, failing or about to fail no other one is hit, none is hit
 //! while some voter is down, and nobody is removed meanwhile: two losses at once are more than three replicas promise to survive. Everything else may
 //! happen together.
 //!
@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use synod_core::{Change, NodeId, Time};
 
+use super::node::Running;
 use super::{Event, Health, Outcome, World};
 use crate::disk::SimDisk;
 use crate::family::Family;
@@ -83,14 +84,16 @@ impl<F: Family> World<F> {
         self.voters().into_iter().filter(lost).collect()
     }
 
-    /// Whether one more may be lost: there are three voters or more, and every one is up, sound, and nearly as far as the others.
-    pub(super) fn may_be_harmed(&mut self) -> bool {
+    /// Whether one more may be lost: there are three voters or more, and every one is up, sound and to stay so, and nearly as far as the others.
+    /// A disk that waits for the call at which it fails for good counts as lost: who is lost beside it would be one too many.
+    pub fn may_be_harmed(&mut self) -> bool {
         let decided = self.ledger.len() as u64;
         let is_whole = self.voters().len() >= 3
             && self.out_of_order().is_empty()
             && self.voters().iter().all(|id| {
-                let running = &self.nodes[id.0 as usize - 1].running;
-                running.as_ref().is_some_and(|running| running.replica.machine().count + 100 > decided)
+                let node = &self.nodes[id.0 as usize - 1];
+                let is_near = |running: &Running<F>| running.replica.machine().count + 100 > decided;
+                !node.disk.is_to_fail() && node.running.as_ref().is_some_and(is_near)
             });
         if let Some(steward) = self.steward.as_mut().filter(|_| !is_whole) {
             steward.spared += 1;
