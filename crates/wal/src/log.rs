@@ -21,11 +21,11 @@ use crate::error::{Damage, LogError, is_full};
 use crate::mutants::Mutant;
 use crate::names;
 use crate::recover::{Recovery, recover};
-use crate::segment::{BATCH_HEADER_BYTES, Checkpoint, HEADER_BYTES, Header, Identity, Kind, seal_batch};
+use crate::segment::{
+    BATCH_HEADER_BYTES, Checkpoint, HEADER_BYTES, Header, Identity, Kind, PAGE_BYTES, seal_batch,
+};
 use crate::snapshot::{SnapshotFile, Snapshots};
 
-/// A mark goes to a page of its own: what destroys the last batch should not destroy what proves it.
-const PAGE_BYTES: u64 = 4096;
 /// A buffer that one huge batch made larger than this is given back.
 const BUFFER_KEPT_BYTES_MAX: usize = 8 << 20;
 
@@ -156,7 +156,7 @@ impl Log {
             buffer: BytesMut::zeroed(BATCH_HEADER_BYTES),
             records: 0,
             next: found.next,
-            segment_bytes: options.segment_bytes_first.min(options.segment_bytes_max).max(PAGE_BYTES),
+            segment_bytes: options.segment_bytes_first.min(options.segment_bytes_max).max(PAGE_BYTES as u64),
             written: Written::Durable,
             fatal: None,
             damage: found.recovery.damage.clone(),
@@ -291,7 +291,7 @@ impl Log {
         if self.records > 0 || self.written != Written::Durable || active.end == active.header.batches_at() {
             return Ok(());
         }
-        let at = active.end.next_multiple_of(PAGE_BYTES);
+        let at = active.end.next_multiple_of(PAGE_BYTES as u64);
         let mut mark = BytesMut::zeroed(BATCH_HEADER_BYTES);
         seal_batch(&mut mark, Kind::Mark, self.next, 0, active.salt, at);
         if at + mark.len() as u64 >= active.header.capacity {

@@ -73,6 +73,11 @@ pub struct TornTail {
     pub bytes: u64,
 }
 
+/// Blocks up to this size come from memory that is used again: an allocator that maps larger ones from the system, each by itself,
+/// does so only above the size of what was given back to it last (glibc, up to 32 MiB). The log's batches are large, and are let go of one
+/// by one as they are applied; the store then grows into what they leave, instead of touching new pages.
+const REUSED_BYTES_MAX: usize = 16 << 20;
+
 /// What recovery tells the log.
 pub(crate) struct Found {
     pub(crate) recovery: Recovery,
@@ -123,6 +128,7 @@ pub(crate) fn recover(
         ahead(&snapshot);
         reader.recovery.snapshot = Some(snapshot);
     }
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(REUSED_BYTES_MAX)));
     let mut last = None;
     let segments: Vec<u64> = live.iter().map(|segment| segment.header.number).collect();
     let mut live = live.into_iter().peekable();
@@ -296,11 +302,9 @@ impl<'a> Reader<'a> {
     fn settle_last(&mut self, header: &Header, file: &dyn DiskFile, length: usize) -> io::Result<()> {
         let mut window = Window::new(file, length, std::mem::take(&mut self.buffer));
         let (mut last, mut at) = (HEADER_BYTES, HEADER_BYTES);
-        while let Some(bytes) = window.array::<BATCH_HEADER_BYTES>(at)?
-            && let Some(batch) = BatchHeader::decode_at(&bytes, at, header.salt())
-        {
-            last = at;
-            at = at.saturating_add(batch.bytes());
+        while let Some((found, batch)) = window.batch(at, header.salt())? {
+            last = found;
+            at = found.saturating_add(batch.bytes());
         }
         self.buffer = window.into_buffer();
         file.settle(last as u64)
@@ -315,13 +319,12 @@ impl<'a> Reader<'a> {
     ) -> io::Result<(usize, bool)> {
         let mut window = Window::new(file, length, std::mem::take(&mut self.buffer));
         let mut at = HEADER_BYTES;
-        while let Some(bytes) = window.array::<BATCH_HEADER_BYTES>(at)?
-            && let Some(batch) = BatchHeader::decode_at(&bytes, at, header.salt())
-            && self.is_next(header, at, &batch)
-            && let Some(body) = window.copy(at + BATCH_HEADER_BYTES, batch.body_bytes as usize)?
+        while let Some((found, batch)) = window.batch(at, header.salt())?
+            && self.is_next(header, found, &batch)
+            && let Some(body) = window.copy(found + BATCH_HEADER_BYTES, batch.body_bytes as usize)?
             && self.take(&body, &batch).is_some()
         {
-            at += batch.bytes();
+            at = found + batch.bytes();
         }
         let is_all = window.is_zero_from(at)?;
         self.buffer = window.into_buffer();

@@ -54,6 +54,9 @@ pub(crate) const BATCH_END: u8 = 0xed;
 /// What a disk writes wholly or not at all, except where a write was cut off.
 pub(crate) const SECTOR_BYTES: usize = 512;
 
+/// A mark goes to a page of its own, with zeros in front of it: what destroys the last batch should not destroy what proves it.
+pub(crate) const PAGE_BYTES: usize = 4096;
+
 /// No log gets so far, in segments or in records: a number beyond is nonsense, however well its sum matches.
 pub(crate) const NUMBER_MAX: u64 = 1 << 62;
 
