@@ -164,7 +164,8 @@ impl Index {
     /// Makes room in a full leaf; gives the place that corresponds to `place` afterwards.
     fn split(&mut self, arena: &Arena, place: Place, key: &[u8]) -> Place {
         let full = &mut self.branches[place.leaf];
-        if place.slot == full.leaf.slots.len() {
+        let seam = full.leaf.seam();
+        if seam.is_none() && place.slot == full.leaf.slots.len() {
             // Keys that come in ascending order fill leaves to the brim: the new key begins a leaf.
             let last = arena.record(full.leaf.slots[place.slot - 1].head).key();
             let branch = Branch { separator: separator(last, key), leaf: Arc::default() };
@@ -172,23 +173,23 @@ impl Index {
             return Place { leaf: place.leaf + 1, slot: 0 };
         }
         let leaf = Arc::make_mut(&mut full.leaf);
-        let middle = leaf.slots.len() / 2;
-        let right: Vec<Slot> = leaf.slots.drain(middle..).collect();
-        let hints: Vec<u32> = leaf.hints.drain(middle..).collect();
-        leaf.slots.shrink_to(middle + LEAF_SLOTS_MAX / 8);
-        leaf.hints.shrink_to(middle + LEAF_SLOTS_MAX / 8);
+        let seam = seam.unwrap_or(leaf.slots.len() / 2);
+        let right: Vec<Slot> = leaf.slots.drain(seam..).collect();
+        let hints: Vec<u32> = leaf.hints.drain(seam..).collect();
+        leaf.slots.shrink_to(seam + LEAF_SLOTS_MAX / 8);
+        leaf.hints.shrink_to(seam + LEAF_SLOTS_MAX / 8);
         let right_live = right.iter().filter(|slot| !slot.head.is_tombstone()).count();
         leaf.live -= right_live;
-        let left_last = arena.record(leaf.slots[middle - 1].head).key();
+        let left_last = arena.record(leaf.slots[seam - 1].head).key();
         let separator = separator(left_last, arena.record(right[0].head).key());
         let (prefix, newest) = (leaf.prefix.clone(), leaf.newest);
         let mut right = Leaf { slots: right, hints, prefix, live: right_live, newest };
         leaf.sharpen(arena);
         right.sharpen(arena);
-        // Between the halves, the separator decides, because the next search will go by it.
-        let goes_left = place.slot < middle || (place.slot == middle && *key < *separator);
+        // Between the two, the separator decides, because the next search will go by it.
+        let goes_left = place.slot < seam || (place.slot == seam && *key < *separator);
         self.insert_branch(place.leaf + 1, Branch { separator, leaf: Arc::new(right) });
-        if goes_left { place } else { Place { leaf: place.leaf + 1, slot: place.slot - middle } }
+        if goes_left { place } else { Place { leaf: place.leaf + 1, slot: place.slot - seam } }
     }
 
     /// Lets `change` rework the slot at `place`, whose head must keep its life or death; `Emptied` removes it.
@@ -318,4 +319,42 @@ impl Index {
 /// The shortest key above `left` and not above `right`.
 fn separator(left: &[u8], right: &[u8]) -> Arc<[u8]> {
     Arc::from(&right[..right.len().min(common(left, right) + 1)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arena::Rev;
+    use crate::record::KeyValue;
+
+    fn inserted(keys: impl Iterator<Item = String>) -> (Arena, Index) {
+        let (mut arena, mut index) = (Arena::new(), Index::default());
+        for (number, key) in keys.enumerate() {
+            let pair = KeyValue { key: key.as_bytes(), ..KeyValue::default() };
+            let main = number as i64 + 1;
+            let place = index.find(&arena, key.as_bytes());
+            let (at, _) = arena.append(Rev { main, sub: 0 }, false, &pair);
+            index.push(&arena, place, key.as_bytes(), main, at, None);
+        }
+        (arena, index)
+    }
+
+    /// Ascending keys below one that begins otherwise, as a prefix that is written to has them: that one gets a leaf of its own, the others fill
+    /// theirs, and no search compares with more than a record or two.
+    #[test]
+    fn a_stray_key_does_not_blind_the_hints_of_others() {
+        for stray in ["zebra", "aardvark"] {
+            let ascending = (0..20_000).map(|number| format!("event/{number:012}"));
+            let (arena, index) = inserted(std::iter::once(stray.to_owned()).chain(ascending));
+            let leaves = 20_000usize.div_ceil(LEAF_SLOTS_MAX) + 2;
+            assert!(index.branches.len() <= leaves, "{} leaves, not {leaves}", index.branches.len());
+            for branch in &index.branches {
+                let (hints, slots) = (&branch.leaf.hints, &branch.leaf.slots);
+                let alike = hints.chunk_by(|one, other| one == other).map(<[u32]>::len).max();
+                assert!(alike <= Some(10), "{stray}: {alike:?} of {} look alike", slots.len());
+            }
+            let keys = index.slots(index.first(), index.end()).map(|(_, slot)| arena.record(slot.head).key());
+            assert!(keys.is_sorted());
+        }
+    }
 }

@@ -86,12 +86,23 @@ impl Leaf {
         self.hints.extend(self.slots.iter().map(|slot| hint(arena.record(slot.head).key(), skip)));
     }
 
-    /// Lengthens the prefix if the hints have lost half their worth since it was chosen.
+    /// Where the few keys begin, or end, that make the hints of nearly all others equal: they have a shorter beginning in common with those
+    /// than those have among themselves. Under one roof with them every search would have to look at records.
+    pub(crate) fn seam(&self) -> Option<usize> {
+        let most = *self.hints.get(self.hints.len() / 2)?;
+        let from = self.hints.partition_point(|hint| *hint < most);
+        let to = self.hints.partition_point(|hint| *hint <= most);
+        let is_most = (to - from) * 8 >= self.hints.len() * 7;
+        let seam = if to < self.hints.len() { to } else { from };
+        (is_most && seam > 0).then_some(seam)
+    }
+
+    /// Lengthens the prefix if all keys go on alike behind it: each such byte in the hints tells nothing apart.
     pub(crate) fn sharpen(&mut self, arena: &Arena) {
         let (Some(first), Some(last)) = (self.slots.first(), self.slots.last()) else { return };
         let first = arena.record(first.head).key();
         let common = common(first, arena.record(last.head).key());
-        if common >= self.prefix.len() + 2 {
+        if common > self.prefix.len() {
             self.prefix = first[..common].into();
             self.recompute(arena);
         }

@@ -30,7 +30,7 @@ use bytes::{Bytes, BytesMut};
 use synod_core::wire::Reader;
 use synod_core::{Audience, Command, Frozen, Index, Machine, NodeId, SnapshotRef, Stamp, Wire};
 
-use crate::arena::{Accounts, At, Record, Rev};
+use crate::arena::{Accounts, Arena, At, Record, Rev};
 use crate::convergent::{Convergent, Mark, Swept};
 use crate::lease::{Lease, Leases};
 use crate::mutants::Mutant;
@@ -557,7 +557,8 @@ fn read_keys(
 ) -> io::Result<()> {
     let keys = from.count("keys")?;
     let mut left = found.len();
-    let mut previous: Option<At> = None;
+    let View { arena, index, compacted, .. } = view;
+    let mut previous: Option<&[u8]> = None;
     let mut numbers: Vec<usize> = Vec::new();
     let mut counts: Vec<usize> = Vec::new();
     let mut read = 0;
@@ -578,26 +579,34 @@ fn read_keys(
                 numbers.push(number);
             }
         }
-        view.arena.touch(numbers.iter().map(|number| found[*number].at));
+        arena.touch(numbers.iter().map(|number| found[*number].at));
         let mut rest = &numbers[..];
         for count in &counts {
             let (versions, others) = rest.split_at(*count);
             rest = others;
-            previous = Some(read_key(view, versions.iter().map(|number| &found[*number]), previous, leases)?);
+            let (slot, head, is_leased) =
+                read_slot(arena, *compacted, versions.iter().map(|number| &found[*number]))?;
+            let key = head.key();
+            if previous.is_some_and(|previous| previous >= key) {
+                return Err(bad("keys out of order"));
+            }
+            previous = Some(key);
+            index.append(arena, key, head.main(), slot);
+            if is_leased {
+                leases.attach(key, 0, head.lease());
+            }
         }
         read += counts.len();
     }
     if left > 0 { Err(bad("records without a key")) } else { Ok(()) }
 }
 
-/// Adds a key with its versions, oldest first, to the index; gives the newest.
-fn read_key<'a>(
-    view: &mut View,
-    versions: impl ExactSizeIterator<Item = &'a Found>,
-    previous: Option<At>,
-    leases: &mut Leases,
-) -> io::Result<At> {
-    let View { arena, index, compacted, .. } = view;
+/// What the index holds of a key with these versions, oldest first; its newest record, and whether that names a lease.
+fn read_slot<'a, 'b>(
+    arena: &'a Arena,
+    compacted: i64,
+    versions: impl ExactSizeIterator<Item = &'b Found>,
+) -> io::Result<(Slot, Record<'a>, bool)> {
     let mut older: Vec<Version> = Vec::with_capacity(versions.len() - 1);
     let mut head: Option<(&Found, Record<'_>)> = None;
     for it in versions {
@@ -611,16 +620,9 @@ fn read_key<'a>(
         head = Some((it, record));
     }
     let Some((head, record)) = head else { return Err(bad("a key without versions")) };
-    if previous.is_some_and(|previous| arena.record(previous).key() >= record.key()) {
-        return Err(bad("keys out of order"));
-    }
     let slot = Slot { head: head.at, older: (!older.is_empty()).then(|| Arc::new(older)) };
-    if slot.doomed(arena, *compacted) > 0 {
+    if slot.doomed(arena, compacted) > 0 {
         return Err(bad("versions that were compacted"));
     }
-    index.append(arena, record.key(), record.main(), slot);
-    if head.state & LEASED != 0 {
-        leases.attach(record.key(), 0, record.lease());
-    }
-    Ok(head.at)
+    Ok((slot, record, head.state & LEASED != 0))
 }
