@@ -19,7 +19,7 @@ use crate::client::{Client, call};
 use crate::cluster::{Cluster, Contender};
 use crate::drive::{fill, run};
 use crate::plan::{End, Kind, Pace, Plan};
-use crate::process::usage;
+use crate::process::{forget_peak, usage};
 use crate::report::Report;
 use crate::watch::{self, WatchPlan};
 
@@ -406,6 +406,7 @@ async fn with_keys(cluster: &mut Cluster, keys: u64) -> Result<Vec<Figure>> {
     let resident = cluster.usage()?.resident as f64 / count as f64;
     let endpoint = cluster.endpoints()[leader];
     let pid = [cluster.pids()[leader]];
+    forget_peak(pid[0]).map_err(|why| anyhow::anyhow!(why))?;
     let before = usage(&pid).map_err(|why| anyhow::anyhow!(why))?.resident_peak;
     let request = pb::RangeRequest {
         key: Bytes::from_static(b"0"),

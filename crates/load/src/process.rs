@@ -10,7 +10,7 @@ pub struct Usage {
     pub cpu: Duration,
     /// Resident memory now, in bytes.
     pub resident: u64,
-    /// The most that it ever was.
+    /// The most that it was since the start, or since [`forget_peak`].
     pub resident_peak: u64,
 }
 
@@ -47,9 +47,30 @@ pub fn usage(pids: &[u32]) -> Result<Usage, String> {
     Ok(all)
 }
 
+/// The most that a process's resident memory was counts from now on.
+///
+/// # Errors
+/// When it has ended, or belongs to somebody else.
+pub fn forget_peak(pid: u32) -> Result<(), String> {
+    // What 5 does: proc_pid_clear_refs(5).
+    fs::write(format!("/proc/{pid}/clear_refs"), "5")
+        .map_err(|error| format!("the peak of process {pid} cannot be forgotten: {error}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A peak that is forgotten is what is resident then.
+    #[test]
+    fn a_peak_can_be_forgotten() {
+        let own = std::process::id();
+        drop(std::hint::black_box(vec![1u8; 64 << 20]));
+        assert!(usage(&[own]).unwrap().resident_peak >= 64 << 20);
+        forget_peak(own).unwrap();
+        assert!(usage(&[own]).unwrap().resident_peak < 64 << 20);
+        assert!(forget_peak(u32::MAX).unwrap_err().contains("4294967295"));
+    }
 
     /// This very process has used something; a process that does not exist is said not to.
     #[test]
