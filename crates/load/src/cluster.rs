@@ -139,6 +139,8 @@ impl Cluster {
     /// When they cannot be started, or do not serve in two minutes.
     pub async fn start(contender: &Contender, count: usize, folder: &Path) -> Result<Cluster> {
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        // What a cluster before left to be written is not written at this one's cost.
+        rustix::fs::sync();
         let folder = tempfile::Builder::new().prefix("bench-").tempdir_in(folder)?;
         let held: Vec<TcpListener> =
             (0..2 * count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
