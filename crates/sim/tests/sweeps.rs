@@ -100,6 +100,7 @@ fn what_broke_once_stays_whole() {
         PowFamily: 655,
         // A liar's snapshot took an own one's place on the disk; answers brought forth questions until memory was full.
         // What an old primary had asked for ended a lease that its successor, or it itself after it took over a state, had renewed.
-        PbftFamily: 478 3516 1682 475 837 871 1114 1858,
+        // A liar that had been the first to know of a decision was judged when it started anew.
+        PbftFamily: 478 3516 1682 475 837 871 1114 1858 8091,
     }
 }

@@ -144,13 +144,9 @@ impl<F: Family> World<F> {
         let applied = !trail.is_empty();
         trail.clear();
         self.trail = trail;
+        self.judge_standing(id);
         if is_liar {
             return;
-        }
-        if let Some(running) = &self.nodes[id.0 as usize - 1].running
-            && let Err(broken) = self.ledger.stands(id, running.replica.machine())
-        {
-            self.broken(broken);
         }
         if (changed || applied)
             && let Some(running) = &self.nodes[id.0 as usize - 1].running
@@ -173,6 +169,20 @@ impl<F: Family> World<F> {
             }
         }
         self.look_ahead(id);
+    }
+
+    /// However a replica came to its state, by applying, by a peer's snapshot or by a start from its disk, somebody who tells the truth was in
+    /// that state before, or comes to it now. The ledger holds what those applied, and no word of liars: one may be the first to know of a
+    /// decision, and stand on a snapshot behind it when it starts anew, before any of the others has heard enough.
+    pub(super) fn judge_standing(&mut self, id: NodeId) {
+        if self.plan.liars.contains(&id) {
+            return;
+        }
+        if let Some(running) = &self.nodes[id.0 as usize - 1].running
+            && let Err(broken) = self.ledger.stands(id, running.replica.machine())
+        {
+            self.broken(broken);
+        }
     }
 
     /// Where there is no single order: what was applied came behind what it depends on, and nothing that was shown goes back.

@@ -155,6 +155,12 @@ impl<F: Family> World<F> {
         Some(self.nodes[id.0 as usize - 1].running.as_ref()?.replica.machine().contents())
     }
 
+    /// Behind how many commands a replica stands, while it runs.
+    #[must_use]
+    pub fn stands_behind(&self, id: NodeId) -> Option<u64> {
+        Some(self.nodes[id.0 as usize - 1].running.as_ref()?.replica.machine().count)
+    }
+
     /// A replica goes down and stays so.
     pub fn take_down(&mut self, id: NodeId) {
         self.crash(id, Some(Loss::Everything), Duration::ZERO);

@@ -459,12 +459,7 @@ impl<F: Family> World<F> {
                 None => format!("starts from {records} records{torn}"),
             })
         });
-        if let Some(running) = &self.nodes[id.0 as usize - 1].running {
-            let stands = self.ledger.stands(id, running.replica.machine());
-            if let Err(broken) = stands {
-                self.broken(broken);
-            }
-        }
+        self.judge_standing(id);
         self.flush(id);
         self.compare_with_before(id);
     }
