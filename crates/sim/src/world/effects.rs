@@ -134,7 +134,10 @@ impl<F: Family> World<F> {
                 let (at, text) = (applied.at.0, format!("{:?}", applied.id));
                 self.recorder.note(self.now, Some(id), || What::Applied { at, text });
             }
-            if !is_liar && let Err(broken) = self.ledger.apply(id, applied) {
+            if is_liar {
+                continue;
+            }
+            if let Err(broken) = self.ledger.apply(id, applied) {
                 self.broken(broken);
                 break;
             }
