@@ -169,8 +169,8 @@ fn as_page(seed: u64, seeds: u64, parts: &[(&Part, Vec<Found>)], pairs: (usize, 
         "\nSigned orders are written as in the paper: `attack:0:2` is an order that the commander (0) and then lieutenant 2 have signed.\n\n\
          ## Left out\n\n\
          Orders other than the two; generals who cannot reach one another, with p-regular graphs for oral messages and connected loyal generals for signed ones (section\n\
-         5); how reliable systems are built from this (section 6): for that there is [PBFT](../protocols/pbft.md). \"Drawn\" is no proof: {seeds} seeds of ten generals are few beside all\n\
-         games, which is why they are added up as well.\n"
+         5); how reliable systems are built from this (section 6): for that there is [PBFT](../protocols/pbft.md). Seeds are no proof: {seeds} games of ten generals are few beside all, which\n\
+         is why those are added up as well.\n"
     );
     page
 }

@@ -19,7 +19,7 @@
 //! with signatures a loyal general's cannot be forged and everybody can check it (A4). Where nothing was said, *retreat* is
 //! taken for it. A game is wholly decided by its [`Rules`] and its [`Plot`]: no clock, no threads.
 //!
-//! Left out: orders other than the two (section 1 allows any set of values; two are enough to break everything that can be broken), missing
+//! Left out: orders other than the two (the paper allows any set of values; two suffice for its theorems and for what breaks), missing
 //! paths, that is, generals who cannot reach one another, with p-regular graphs for oral messages and connected loyal generals for signed ones
 //! (section 5), and what the paper says of building reliable systems from this (section 6): that is PBFT's part here.
 
