@@ -9,7 +9,7 @@
 //! depend on how exact a double is. Left out: a number for each broken game. Where many outcomes are possible the combinations
 //! grow beyond `STATES_MAX`, and no answer is given; that happens where the theorem does not hold, and there seeds find a broken game at once.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use super::{Algorithm, Order, Rules};
@@ -32,7 +32,7 @@ pub struct Shares {
 type Spread = Rc<Vec<(u16, f64)>>;
 
 /// A game within the game: how many more rounds, how many loyal and how many traitorous lieutenants, and what each loyal one heard.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Part {
     rounds: usize,
     loyal: usize,
@@ -42,9 +42,9 @@ struct Part {
 
 #[derive(Default)]
 struct Every {
-    known: HashMap<Part, Spread>,
+    known: BTreeMap<Part, Spread>,
     /// The same for a traitorous commander, who may say anything; `heard` is 0.
-    betrayed: HashMap<Part, Spread>,
+    betrayed: BTreeMap<Part, Spread>,
     states: u64,
 }
 
