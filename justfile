@@ -81,9 +81,13 @@ year protocol="raft" days="365":
 mutants protocol="raft":
     cargo run --release -p synod-cli --features mutants -- simulate mutants --protocol {{protocol}} --into docs/simulator/mutants-{{protocol}}.md
 
-# Figure 16 of the Raft paper, and what partial connectivity does (docs/papers/).
-papers:
+# Figure 16 of the Raft paper, and what partial connectivity does (docs/papers/); before them the Byzantine generals.
+papers: generals
     cargo run --release -- simulate papers
+
+# The Byzantine generals, with oral and with signed messages (docs/papers/generals.md).
+generals:
+    cargo run --release -- simulate generals --into docs/papers/generals.md
 
 # The eight shapes of partitions, with three, five and seven replicas.
 partitions:

@@ -6,6 +6,8 @@
 mod attack;
 mod endure;
 mod families;
+mod generals;
+mod generals_page;
 pub(crate) mod messages;
 #[cfg(feature = "mutants")]
 mod mutants;
@@ -113,6 +115,8 @@ enum Action {
     Endure(endure::Options),
     /// Race an attacker with a share of all hashing power against the honest chain of proof of work
     Attack(attack::Options),
+    /// Play the Byzantine generals: OM(m) with oral messages, SM(m) with signed ones
+    Generals(generals::Options),
     /// Measure what the papers measured, and write tables and figures
     Papers(papers::Options),
     /// Count the messages, bytes and syncs of a decision, for every protocol
@@ -129,6 +133,7 @@ pub(crate) fn run(options: &Options) -> ExitCode {
         Some(Action::Script { protocol, file }) => replay(protocol, file),
         Some(Action::Endure(options)) => row(&options.protocol).and_then(|row| (row.endure)(options)),
         Some(Action::Attack(options)) => attack::run(options),
+        Some(Action::Generals(options)) => generals::run(options),
         Some(Action::Papers(options)) => papers::run(options),
         Some(Action::Messages) => messages::run(),
         #[cfg(feature = "mutants")]

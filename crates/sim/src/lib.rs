@@ -12,6 +12,7 @@
 //! | [`network`], [`partition`], [`disk`], [`byzantine`] | the parts that misbehave |
 //! | [`client`], [`oracle`] | who asks, and who judges |
 //! | [`endurance`] | one cluster, one long life |
+//! | [`generals`] | the Byzantine generals, as a game of their own |
 //! | [`hunt`], [`planted`] | whether the simulator finds what it is for |
 //! | [`sweep`], [`shrink`], [`report`] | many seeds, the fewest faults, the figures |
 //! | [`trace`], [`diagram`] | what happened, as text and as pictures |
@@ -25,6 +26,7 @@ pub mod disk;
 pub mod endurance;
 pub mod family;
 pub mod faults;
+pub mod generals;
 pub mod hunt;
 pub mod machine;
 pub mod network;

@@ -1,7 +1,7 @@
 //! Bad input, against the built program: each gets the documented error, never a panic, never a lost write.
 //!
 //! What is tried is a list of what has brought down systems of this kind: keys, ranges, puts, transactions and leases
-//! (`requests`, `leases`), files (`files`, `disk_full`), and flags (`flags`). The tables say what was asked and what must be
+//! (`requests`, `leases`), files (`files`, `disk_full`), and flags (`flags`, `generals`). The tables say what was asked and what must be
 //! answered, word by word; `docs/errors.md` tells the same to people, and [`documents`] compares the two. After each
 //! table the member must still be alive, take a write, give it back, and have said nothing of a panic.
 //!
@@ -16,6 +16,7 @@ mod disk_full;
 mod documents;
 mod files;
 mod flags;
+mod generals;
 mod grpc;
 mod leases;
 mod requests;
