@@ -76,7 +76,7 @@ pub struct TornTail {
 /// Blocks up to this size come from memory that is used again: an allocator that maps larger ones from the system, each by itself,
 /// does so only above the size of what was given back to it last (glibc, up to 32 MiB). The log's batches are large, and are let go of one
 /// by one as they are applied; the store then grows into what they leave, instead of touching new pages.
-const REUSED_BYTES_MAX: usize = 16 << 20;
+const REUSED_BLOCK_BYTES: usize = 16 << 20;
 
 /// What recovery tells the log.
 pub(crate) struct Found {
@@ -128,7 +128,7 @@ pub(crate) fn recover(
         ahead(&snapshot);
         reader.recovery.snapshot = Some(snapshot);
     }
-    drop(std::hint::black_box(Vec::<u8>::with_capacity(REUSED_BYTES_MAX)));
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(REUSED_BLOCK_BYTES)));
     let mut last = None;
     let segments: Vec<u64> = live.iter().map(|segment| segment.header.number).collect();
     let mut live = live.into_iter().peekable();
