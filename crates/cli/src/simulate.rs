@@ -240,14 +240,11 @@ fn simulate<F: Family>(options: &Options) -> anyhow::Result<ExitCode> {
         simulated += outcome.simulated.as_secs_f64();
         let wall = began.elapsed().as_secs_f64();
         if shows {
-            let filled = (done * 30 / all.max(1)) as usize;
-            eprint!(
-                "\r[{}{}] {done}/{all} seeds, {failed} failed, {simulated:.0} s simulated, {:.0} times as fast as time ",
-                "#".repeat(filled.min(30)),
-                "-".repeat(30 - filled.min(30)),
-                simulated / wall.max(1e-9)
+            let pace = simulated / wall.max(1e-9);
+            let words = format!(
+                "seeds, {failed} failed, {simulated:.0} s simulated, {pace:.0} times as fast as time"
             );
-            let _ = std::io::stderr().flush();
+            progress(done, all, &words);
         }
         let over = options.minutes.is_some_and(|minutes| wall > minutes * 60.0);
         if over { GoOn::No } else { GoOn::Yes }
@@ -257,6 +254,13 @@ fn simulate<F: Family>(options: &Options) -> anyhow::Result<ExitCode> {
         eprintln!();
     }
     show(&report?, options.json)
+}
+
+/// Draws the progress bar anew.
+fn progress(done: u64, all: u64, words: &str) {
+    let filled = (done.saturating_mul(30) / all.max(1)).min(30) as usize;
+    eprint!("\r[{}{}] {done}/{all} {words} ", "#".repeat(filled), "-".repeat(30 - filled));
+    let _ = std::io::stderr().flush();
 }
 
 fn show(report: &Report, json: bool) -> anyhow::Result<ExitCode> {

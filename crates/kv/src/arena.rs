@@ -300,7 +300,7 @@ impl Arena {
     pub(crate) fn touch(&self, records: impl Iterator<Item = At>) {
         let sum = records.fold(0u8, |sum, at| {
             let rest = &self.bytes(at.chunk())[at.offset as usize..];
-            // What stands before a key and a short key take half a line of the processor's cache, and may begin in another half.
+            // A header and a short key are about half a line of the processor's cache long, and may lie across two.
             sum ^ rest[0] ^ rest[(rest.len() - 1).min(32)]
         });
         std::hint::black_box(sum);

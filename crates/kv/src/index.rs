@@ -340,7 +340,7 @@ mod tests {
     }
 
     /// Ascending keys below one that begins otherwise, as a prefix that is written to has them: that one gets a leaf of its own, the others fill
-    /// theirs, and no search compares with more than a record or two.
+    /// theirs, and no search compares with more than a few records.
     #[test]
     fn a_stray_key_does_not_blind_the_hints_of_others() {
         for stray in ["zebra", "aardvark"] {

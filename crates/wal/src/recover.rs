@@ -73,11 +73,6 @@ pub struct TornTail {
     pub bytes: u64,
 }
 
-/// Blocks up to this size come from memory that is used again: an allocator that maps larger ones from the system, each by itself,
-/// does so only above the size of what was given back to it last (glibc, up to 32 MiB). The log's batches are large, and are let go of one
-/// by one as they are applied; the store then grows into what they leave, instead of touching new pages.
-const REUSED_BLOCK_BYTES: usize = 16 << 20;
-
 /// What recovery tells the log.
 pub(crate) struct Found {
     pub(crate) recovery: Recovery,
@@ -128,7 +123,7 @@ pub(crate) fn recover(
         ahead(&snapshot);
         reader.recovery.snapshot = Some(snapshot);
     }
-    drop(std::hint::black_box(Vec::<u8>::with_capacity(REUSED_BLOCK_BYTES)));
+    use_blocks_again();
     let mut last = None;
     let segments: Vec<u64> = live.iter().map(|segment| segment.header.number).collect();
     let mut live = live.into_iter().peekable();
@@ -152,6 +147,15 @@ pub(crate) fn recover(
     let obsolete =
         obsolete.chain(contents.snapshots.iter().filter(|i| **i < at).map(|i| names::snapshot(*i)));
     Ok(Found { recovery, segments, last, next, obsolete: obsolete.collect() })
+}
+
+/// Batches are large, and are let go of one by one as they are applied: the store grows into what they leave, instead of touching new pages, if the
+/// allocator keeps it. glibc's maps large blocks from the system, each by itself, but only those above the largest such block that it was given back
+/// (mallopt(3), `M_MMAP_THRESHOLD`); other allocators lose nothing.
+fn use_blocks_again() {
+    const BLOCK_BYTES: usize = 16 << 20;
+    // The compiler must not see that nothing is done with it.
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(BLOCK_BYTES)));
 }
 
 fn open_snapshot(

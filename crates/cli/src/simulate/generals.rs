@@ -5,7 +5,7 @@
 //! breaks beside that, and what it costs in messages.
 
 use std::fmt::Write as _;
-use std::io::{IsTerminal, Write as _};
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -13,7 +13,7 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 use synod_sim::generals::{self, Game, Plot, Rules, Space, every};
 
-use super::generals_page;
+use super::{generals_page, progress};
 
 /// Play the Byzantine generals: OM(m) with oral messages, SM(m) with signed ones
 #[derive(Args)]
@@ -26,7 +26,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "M", requires = "generals")]
     traitors: Option<usize>,
 
-    /// How often an order is passed on, the m of OM(m) and SM(m); as often as there are traitors when left out
+    /// How often an order is passed on, the m of OM(m) and SM(m); as often as there are traitors when left out, or as there can be
     #[arg(long, value_name = "M", requires = "generals")]
     rounds: Option<usize>,
 
@@ -168,12 +168,10 @@ fn games(options: &Options, generals: usize) -> anyhow::Result<(String, ExitCode
     Ok((text, if found.is_broken { ExitCode::FAILURE } else { ExitCode::SUCCESS }))
 }
 
-/// Which numbers the games have.
+/// Which numbers the games have, where one is too large.
 fn numbers(rules: &Rules) -> String {
-    Space::new(rules).count().map_or_else(
-        || "a number below 2^64 expected".to_owned(),
-        |count| format!("0 to {} are possible with {rules}", count - 1),
-    )
+    let count = Space::new(rules).count().expect("where 2^64 games are, each number is one");
+    format!("0 to {} are possible with {rules}", count - 1)
 }
 
 /// One game, told.
@@ -242,23 +240,16 @@ pub(super) fn play(rules: &Rules, which: Which) -> anyhow::Result<Found> {
             found.first = Some((game.tell(plot), command(rules, replay)));
         }
         if shows && done % step == 0 {
-            progress(done, count, &format!("{rules}: {split} break IC1, {disobeyed} IC2"));
+            progress(done, count, &format!("games of {rules}: {split} break IC1, {disobeyed} IC2"));
         }
     }
     if shows {
-        progress(count, count, &format!("{rules}: {split} break IC1, {disobeyed} IC2"));
+        progress(count, count, &format!("games of {rules}: {split} break IC1, {disobeyed} IC2"));
         eprintln!();
     }
     (found.split, found.disobeyed) = (Broken::Games(split), Broken::Games(disobeyed));
     found.is_broken = split + disobeyed > 0;
     Ok(found)
-}
-
-fn progress(done: u64, all: u64, words: &str) {
-    let filled = (done.saturating_mul(30) / all.max(1)) as usize;
-    let (full, empty) = ("#".repeat(filled), "-".repeat(30 - filled));
-    eprint!("\r[{full}{empty}] {done}/{all} games of {words} ");
-    let _ = std::io::stderr().flush();
 }
 
 /// All games at once, where there are too many to play.
