@@ -70,6 +70,12 @@ pub trait Protocol: Sized {
         None
     }
 
+    /// Whether anything but messages waits for this replica's own disk. While nothing does, news of the disk may wait for
+    /// whatever comes next: nothing would come of them.
+    fn awaits_disk(&self) -> bool {
+        true
+    }
+
     /// For people and traces, never for decisions.
     fn status(&self) -> Status;
 }

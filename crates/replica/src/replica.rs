@@ -334,6 +334,12 @@ impl<P: Protocol, M: Machine> Replica<P, M> {
         [self.protocol.deadline(), self.transfers.deadline(), self.save_again_at].into_iter().flatten().min()
     }
 
+    /// Whether anything here waits for the disk, and [`Replica::durable`] must be called as soon as it can: otherwise it may come
+    /// with whatever comes next.
+    pub fn awaits_disk(&self) -> bool {
+        !self.awaiting.is_empty() || self.protocol.awaits_disk()
+    }
+
     /// Whether what was delivered waits for a snapshot to be written, because another is to be made.
     fn is_merge_waiting(&self) -> bool {
         match self.backlog.front() {

@@ -193,6 +193,20 @@ impl Protocol for Raft {
         self.write_checkpoint(records);
     }
 
+    fn awaits_disk(&self) -> bool {
+        match &self.part {
+            Part::Leader(_) if self.has(Mutant::ForgetsItsDisk) => false,
+            // An invitation to lead is repeated with whatever comes.
+            Part::Leader(Leading { transfer: Some(_), .. }) => true,
+            Part::Leader(_) => {
+                self.reached(self.log.last().index).is_some_and(|reached| reached > self.commit)
+            }
+            // Its own vote counts when it is durable.
+            Part::Candidate(_) | Part::PreCandidate(_) => true,
+            Part::Follower => false,
+        }
+    }
+
     fn status(&self) -> Status {
         let members = (**self.log.members()).clone();
         let role = match &self.part {

@@ -49,6 +49,8 @@ mutants! {
     AckBeforeDisk = "ack-before-disk",
     /// A leader counts its own entries before they are on its disk.
     CountsItselfEarly = "counts-itself-early",
+    /// A leader does not wait for news of its own disk, although its own copy completes a quorum.
+    ForgetsItsDisk = "forgets-its-disk",
     /// Serves reads before an entry of the leader's term is committed (etcd-raft 3189a66).
     ReadTooEarly = "read-too-early",
     /// Answers an old term's heartbeat with its round, and lets answers from a later term confirm a round of reads (etcd 21378).

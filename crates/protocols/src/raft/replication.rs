@@ -74,11 +74,7 @@ impl Raft {
         let Part::Leader(leading) = &self.part else { return };
         let early = self.has(Mutant::CountsItselfEarly);
         let own = if early { self.log.last().index } else { self.disk.durable_index() };
-        let held = |node| match leading.peers.get(&node) {
-            Some(peer) => peer.matched,
-            None => own,
-        };
-        let Some(reached) = quorum::joint_reached(self.members(), held) else { return };
+        let Some(reached) = self.reached(own) else { return };
         // An entry of an earlier term may be on a majority and still be overwritten (figure 8): it is committed
         // together with one of this term (Raft 5.4.2).
         let of_this_term = reached >= leading.term_start || self.has(Mutant::CommitOldTerm);
@@ -86,6 +82,12 @@ impl Raft {
             assert!(reached <= self.log.last().index, "nobody holds more than the leader");
             self.commit = reached;
         }
+    }
+
+    /// What a quorum holds if the leader itself holds `own`.
+    pub(super) fn reached(&self, own: Index) -> Option<Index> {
+        let Part::Leader(leading) = &self.part else { return None };
+        quorum::joint_reached(self.members(), |node| leading.peers.get(&node).map_or(own, |peer| peer.matched))
     }
 
     /// A leader's heartbeat is due: time to look around.

@@ -75,6 +75,10 @@ impl<F: Family> World<F> {
             return self.disk_failed_with(id, "the power is off");
         }
         let own = node.clock.shows(now);
+        // A replica that says that it does not wait for its disk may learn later what the disk has done: nothing may come of it.
+        let is_due = running.replica.deadline().is_some_and(|deadline| deadline <= own);
+        let nothing_else = notices.iter().all(|notice| matches!(notice, Notice::Durable(_)));
+        self.expects_nothing = nothing_else && !is_due && !running.replica.awaits_disk();
         let mut installed = false;
         for notice in notices {
             match notice {

@@ -21,6 +21,15 @@ pub(crate) struct Effects<P: Protocol> {
     pub(crate) notes: Vec<String>,
 }
 
+impl<P: Protocol> Effects<P> {
+    /// Whether anything leaves: a record, a word to a peer, an answer.
+    pub(super) fn is_something(&self) -> bool {
+        let Effects { log, packets, replies, refusals, readable, unreadable, .. } = self;
+        !(log.is_empty() && packets.is_empty() && replies.is_empty())
+            || !(refusals.is_empty() && readable.is_empty() && unreadable.is_empty())
+    }
+}
+
 impl<P: Protocol> Default for Effects<P> {
     fn default() -> Self {
         Effects {
