@@ -41,6 +41,9 @@ pub struct Outbound<M> {
 pub enum Patience {
     /// Nothing: it promises nothing that the disk does not hold yet.
     Early,
+    /// As [`Patience::Early`], and it may stay for a moment: until something else goes to the same peer, or the sender has
+    /// nothing better to do.
+    Leisure,
     /// Every record up to this one being durable.
     Durable(Lsn),
     /// The transfer of this replica's newest saved snapshot: the receiver's protocol gets the message only
@@ -202,6 +205,11 @@ impl<P: Protocol> Output<P> {
     /// Sends at once. The caller owes a comment that says why this promises nothing.
     pub fn send_early(&mut self, to: NodeId, message: P::Message) {
         self.messages.push(Outbound { to, message, patience: Patience::Early });
+    }
+
+    /// Sends when it is convenient what promises nothing and what nobody waits for: those who wait for something else come first.
+    pub fn send_at_leisure(&mut self, to: NodeId, message: P::Message) {
+        self.messages.push(Outbound { to, message, patience: Patience::Leisure });
     }
 
     /// Sends this replica's newest saved snapshot, and behind it the message.

@@ -493,11 +493,16 @@ impl<P: Protocol, M: Machine> Replica<P, M> {
             debug_assert_ne!(to, self.id, "a replica does not talk to itself");
             match outbound.patience {
                 Patience::Early => world.send(to, Packet::Protocol(message)),
+                Patience::Leisure => world.send_at_leisure(to, Packet::Protocol(message)),
                 Patience::Durable(_) if Mutant::PromisesEarly.is_on() => {
                     world.send(to, Packet::Protocol(message));
                 }
                 Patience::Durable(mark) if mark <= self.durable => world.send(to, Packet::Protocol(message)),
-                Patience::Durable(mark) => self.awaiting.push(mark, (to, message)),
+                Patience::Durable(mark) => {
+                    if let Err(message) = world.send_when_durable(to, message) {
+                        self.awaiting.push(mark, (to, message));
+                    }
+                }
                 Patience::Snapshot => match &self.snapshot {
                     Some(snapshot) => self.transfers.start(now, to, snapshot.clone(), message),
                     None => undeliverable.push(to),
@@ -514,6 +519,7 @@ impl<P: Protocol, M: Machine> Replica<P, M> {
             world.send(to, packet);
         }
         undeliverable.extend(self.transfers.pump(now, |to, packet| world.send(to, packet)));
+        world.dispatch();
         for peer in undeliverable {
             self.protocol.step(now, Input::TransferFailed(peer), &mut self.out);
         }

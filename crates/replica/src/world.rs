@@ -23,6 +23,24 @@ pub trait World<P: Protocol, M: Machine> {
     /// Gives a packet to the transport, which may lose it, double it or be late with it.
     fn send(&mut self, to: NodeId, packet: Packet<P::Message>);
 
+    /// As [`World::send`], for what may wait until something else goes to the same peer, or until nobody waits for this
+    /// replica.
+    fn send_at_leisure(&mut self, to: NodeId, packet: Packet<P::Message>) {
+        self.send(to, packet);
+    }
+
+    /// As [`World::send`], once everything that was persisted so far is durable. A world whose disk cannot do that by itself
+    /// gives the message back, and it is sent when the disk has reported.
+    ///
+    /// # Errors
+    /// The message.
+    fn send_when_durable(&mut self, _to: NodeId, message: P::Message) -> Result<(), P::Message> {
+        Err(message)
+    }
+
+    /// All that this flush persists and sends has been given; what follows takes its time.
+    fn dispatch(&mut self) {}
+
     /// A command that this replica took from a client has been applied.
     fn reply(&mut self, id: CommandId, reply: M::Reply);
 

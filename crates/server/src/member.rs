@@ -247,6 +247,7 @@ pub(crate) async fn serve<P: Served>(
             disk,
             waiters: Waiters::new(patience, node.0.admission.clone()),
             members: None,
+            at_leisure: None,
             declined: None,
         },
         shared: node.0.clone(),

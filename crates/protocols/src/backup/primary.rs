@@ -146,8 +146,6 @@ impl PrimaryBackup {
         let may_speak = self.may_speak();
         let Part::Primary(leading) = &mut self.part else { return };
         let view = self.view.number;
-        let mut say =
-            |to, message| if may_speak { out.send_early(to, message) } else { out.send(to, message) };
         let mut snapshots = Vec::new();
         for (&id, peer) in &mut leading.peers {
             let progress = &mut peer.progress;
@@ -166,12 +164,14 @@ impl PrimaryBackup {
                 progress.told = self.decided;
                 let previous = Position { index, view: made_in };
                 // Early: the primary's own disk works at the same time, and is counted only when it is done.
-                say(id, Message::Replicate { view, previous, entries, decided: self.decided });
+                let message = Message::Replicate { view, previous, entries, decided: self.decided };
+                if may_speak { out.send_early(id, message) } else { out.send(id, message) }
             }
             if progress.flow == Flow::Replicate && progress.told < self.decided {
                 progress.told = self.decided;
-                // What is decided stays so, or is lost with all that knew it.
-                say(id, Message::Decided { view, decided: self.decided });
+                // What is decided stays so, or is lost with all that knew it; and the next entries say it as well.
+                let message = Message::Decided { view, decided: self.decided };
+                if may_speak { out.send_at_leisure(id, message) } else { out.send(id, message) }
             }
         }
         for id in snapshots {

@@ -258,8 +258,8 @@ impl MultiPaxos {
             }
             if peer.next.is_some() && peer.told < decided {
                 peer.told = decided;
-                // What is decided stays so.
-                out.send_early(id, Message::Decided { ballot, upto: decided });
+                // What is decided stays so, and the next accept says it as well: the client comes first.
+                out.send_at_leisure(id, Message::Decided { ballot, upto: decided });
             }
         }
         if let Part::Leader(leading) = &mut self.part {

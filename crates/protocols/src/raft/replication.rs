@@ -63,8 +63,8 @@ impl Raft {
             }
             if peer.flow == Flow::Replicate && peer.told < self.commit {
                 peer.told = self.commit;
-                // What is committed stays so.
-                out.send_early(id, Message::Committed { term: self.term, commit: self.commit });
+                // What is committed stays so, and the next append says it as well: the client comes first.
+                out.send_at_leisure(id, Message::Committed { term: self.term, commit: self.commit });
             }
         }
     }
@@ -87,7 +87,9 @@ impl Raft {
     /// What a quorum holds if the leader itself holds `own`.
     pub(super) fn reached(&self, own: Index) -> Option<Index> {
         let Part::Leader(leading) = &self.part else { return None };
-        quorum::joint_reached(self.members(), |node| leading.peers.get(&node).map_or(own, |peer| peer.matched))
+        quorum::joint_reached(self.members(), |node| {
+            leading.peers.get(&node).map_or(own, |peer| peer.matched)
+        })
     }
 
     /// A leader's heartbeat is due: time to look around.

@@ -1,8 +1,8 @@
 //! The member's disk at work: one thread that owns the log, one that writes snapshots.
 //!
 //! The log's thread takes everything that has gathered, encodes it, and makes it durable with one write and one
-//! sync; then it tells the node up to which record. So there is one sync in flight, and everything that comes
-//! meanwhile goes with the next. Snapshots have a thread of their own, for a sync must never wait for one.
+//! sync; then it sends what was promised upon that, and tells the node up to which record. So there is one sync in flight, and
+//! everything that comes meanwhile goes with the next. Snapshots have a thread of their own, for a sync must never wait for one.
 //!
 //! A write or a sync that failed is final (see [`synod_wal::LogError::is_fatal`]): the thread says so once and ends, and
 //! nothing is acknowledged any more. A snapshot that finds no room is reported, and tried again when the next is due.
@@ -35,8 +35,17 @@ const SAVER_NICENESS: i32 = 5;
 
 /// What the log's thread is to do.
 enum LogJob<R> {
-    Append { records: Vec<R>, upto: Lsn },
-    Checkpoint { at: Index, records: Vec<R>, upto: Lsn },
+    Append {
+        records: Vec<R>,
+        upto: Lsn,
+    },
+    Checkpoint {
+        at: Index,
+        records: Vec<R>,
+        upto: Lsn,
+    },
+    /// What may be done only when everything before it is durable.
+    Then(Box<dyn FnOnce() + Send>),
 }
 
 /// What the snapshots' thread is to do.
@@ -53,6 +62,8 @@ enum SnapshotJob<F> {
 /// Both threads, as the node sees them. Dropping it ends them without waiting.
 pub(crate) struct DiskThreads<R, F> {
     log: Arc<Queue<LogJob<R>>>,
+    /// What the log's thread is given with the next [`DiskThreads::begin`].
+    gathered: Vec<LogJob<R>>,
     snapshots: Arc<Queue<SnapshotJob<F>>>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -90,17 +101,28 @@ impl<R: Wire + Send + 'static, F: Frozen> DiskThreads<R, F> {
                 saver.run();
             }))?,
         ];
-        Ok(DiskThreads { log: log_queue, snapshots: snapshot_queue, threads })
+        Ok(DiskThreads { log: log_queue, gathered: Vec::new(), snapshots: snapshot_queue, threads })
     }
 
-    /// Appends records, in order; `Durable(upto)` follows.
-    pub(crate) fn append(&self, records: Vec<R>, upto: Lsn) {
-        self.log.push(LogJob::Append { records, upto });
+    /// Appends records, in order, with the next [`DiskThreads::begin`]; `Durable(upto)` follows.
+    pub(crate) fn append(&mut self, records: Vec<R>, upto: Lsn) {
+        self.gathered.push(LogJob::Append { records, upto });
     }
 
-    /// Starts the log anew above the saved snapshot at `at`; `Checkpointed(at, upto)` follows.
-    pub(crate) fn checkpoint(&self, at: Index, records: Vec<R>, upto: Lsn) {
-        self.log.push(LogJob::Checkpoint { at, records, upto });
+    /// Does this, on the log's thread, once everything that was appended so far is durable.
+    pub(crate) fn then(&mut self, what: impl FnOnce() + Send + 'static) {
+        self.gathered.push(LogJob::Then(Box::new(what)));
+    }
+
+    /// Starts the log anew above the saved snapshot at `at`, with the next [`DiskThreads::begin`];
+    /// `Checkpointed(at, upto)` follows.
+    pub(crate) fn checkpoint(&mut self, at: Index, records: Vec<R>, upto: Lsn) {
+        self.gathered.push(LogJob::Checkpoint { at, records, upto });
+    }
+
+    /// Gives the log's thread what has gathered, and wakes it once for all of that.
+    pub(crate) fn begin(&mut self) {
+        self.log.append(&mut self.gathered);
     }
 
     /// Writes a snapshot; `Saved` or `SaveFailed` follows.
@@ -115,6 +137,7 @@ impl<R: Wire + Send + 'static, F: Frozen> DiskThreads<R, F> {
 
     /// Lets both threads finish what they were given, and waits for them.
     pub(crate) fn finish(mut self) {
+        self.begin();
         self.log.close();
         self.snapshots.close();
         for thread in self.threads.drain(..) {
@@ -211,8 +234,10 @@ impl<R: Wire, F> LogKeeper<R, F> {
 
     fn work(&mut self, jobs: &mut Vec<LogJob<R>>) -> Result<(), LogError> {
         let mut reached = None;
+        let mut promised = Vec::new();
         for job in jobs.drain(..) {
             match job {
+                LogJob::Then(what) => promised.push(what),
                 LogJob::Append { records, upto } => {
                     for record in &records {
                         self.log.append(record)?;
@@ -220,7 +245,7 @@ impl<R: Wire, F> LogKeeper<R, F> {
                     reached = Some(upto);
                     if self.log.pending_bytes() >= UNSYNCED_BYTES_MAX {
                         self.sync()?;
-                        self.report(Notice::Durable(upto));
+                        self.inbox.durable(upto);
                         reached = None;
                     }
                 }
@@ -234,9 +259,12 @@ impl<R: Wire, F> LogKeeper<R, F> {
                 }
             }
         }
-        if let Some(upto) = reached {
+        if reached.is_some() {
             self.sync()?;
-            self.report(Notice::Durable(upto));
+        }
+        promised.into_iter().for_each(|what| what());
+        if let Some(upto) = reached {
+            self.inbox.durable(upto);
         }
         Ok(())
     }

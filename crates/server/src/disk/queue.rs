@@ -35,9 +35,20 @@ pub(super) enum Woken {
 
 impl<T> Queue<T> {
     pub(super) fn push(&self, job: T) {
+        self.append(&mut vec![job]);
+    }
+
+    /// Takes all of `jobs`.
+    pub(super) fn append(&self, jobs: &mut Vec<T>) {
+        if jobs.is_empty() {
+            return;
+        }
         let mut state = self.state.lock();
-        state.jobs.push(job);
-        if state.asleep {
+        state.jobs.append(jobs);
+        let asleep = state.asleep;
+        // Whoever is woken wants the lock.
+        drop(state);
+        if asleep {
             self.work.notify_one();
         }
     }

@@ -3,7 +3,7 @@
 use std::io;
 
 use bytes::Bytes;
-use synod_wal::{Identity, LogOptions, MemoryDisk};
+use synod_wal::{Fate, Fault, Identity, LogOptions, MemoryDisk, OperationKind};
 
 use super::*;
 
@@ -38,14 +38,17 @@ fn records_snapshots_and_checkpoints_are_kept() {
     let disk = Arc::new(MemoryDisk::new());
     let (log, _) = Log::open(disk.clone(), IDENTITY, LogOptions::default()).expect("opened");
     let inbox = Arc::new(Inbox::default());
-    let threads = DiskThreads::<u64, Text>::start("t", Path::new("."), log, inbox.clone(), Arc::default())
-        .expect("threads");
+    let mut threads =
+        DiskThreads::<u64, Text>::start("t", Path::new("."), log, inbox.clone(), Arc::default())
+            .expect("threads");
     threads.append(vec![1, 2], Lsn(2));
+    threads.begin();
     assert!(matches!(notices(&inbox, 1)[..], [Notice::Durable(Lsn(2))]));
     threads.save(Index(5), Text(b"state"));
     assert!(matches!(&notices(&inbox, 1)[..], [Notice::Saved(it)] if it.at == Index(5) && it.bytes == 5));
     threads.checkpoint(Index(5), vec![3], Lsn(2));
     threads.append(vec![4], Lsn(3));
+    threads.begin();
     let heard = notices(&inbox, 2);
     assert!(
         matches!(heard[..], [Notice::Checkpointed(Index(5), Lsn(2)), Notice::Durable(Lsn(3))]),
@@ -55,6 +58,45 @@ fn records_snapshots_and_checkpoints_are_kept() {
     let (_, found) = Log::open(disk, IDENTITY, LogOptions::default()).expect("opened again");
     assert_eq!(found.records, [&[3u8][..], &[4]]);
     assert_eq!(found.snapshot.map(|it| it.at()), Some(Index(5)));
+}
+
+/// What was promised upon records is said when a power cut could not take them back any more, and never when the disk fails.
+#[test]
+fn promises_wait_for_the_disk() {
+    let disk = Arc::new(MemoryDisk::new());
+    let (log, _) = Log::open(disk.clone(), IDENTITY, LogOptions::default()).expect("opened");
+    let inbox = Arc::new(Inbox::default());
+    let mut threads =
+        DiskThreads::<u64, Text>::start("t", Path::new("."), log, inbox.clone(), Arc::default())
+            .expect("threads");
+    let (say, said) = std::sync::mpsc::channel();
+    for number in 1..=3u64 {
+        threads.append(vec![number], Lsn(number));
+        let (say, disk) = (say.clone(), disk.clone());
+        threads.then(move || say.send(disk.duplicate()).expect("the test listens"));
+        threads.begin();
+        let kept = said.recv().expect("the promise is kept");
+        kept.crash(|_| Fate::Lost);
+        let (_, found) = Log::open(Arc::new(kept), IDENTITY, LogOptions::default()).expect("opened again");
+        assert_eq!(found.records.len() as u64, number, "what it was promised upon is there");
+    }
+    // Nothing new to sync: it is said at once.
+    let at_once = say.clone();
+    threads.then(move || at_once.send(MemoryDisk::new()).expect("the test listens"));
+    threads.begin();
+    said.recv().expect("the promise is kept");
+
+    notices(&inbox, 3);
+    disk.on_operation(|operation| match operation.kind {
+        OperationKind::Sync => Fault::Fail(io::Error::other("no")),
+        _ => Fault::None,
+    });
+    threads.append(vec![4], Lsn(4));
+    threads.then(move || say.send(MemoryDisk::new()).expect("the test listens"));
+    threads.begin();
+    assert!(matches!(notices(&inbox, 1)[..], [Notice::Dead(_)]));
+    threads.finish();
+    assert!(said.recv().is_err(), "dropped unsaid");
 }
 
 /// A peer's snapshot is installed when it is whole and its sum is right, and refused otherwise.

@@ -30,10 +30,14 @@ use crate::service::backend::{Cause, Failure, Standing};
 const STATUS_EVERY: Duration = Duration::from_millis(2);
 /// Between two tries of what waits for a leader although there seems to be one.
 const RETRY_EVERY: Duration = Duration::from_millis(20);
-/// How long the thread stays awake for a lone client: for its fence, since peers answer sooner than a sleeping
+/// How long the thread stays awake for a lone client that reads: for its fence, since peers answer sooner than a sleeping
 /// thread is woken; and for its next question, when it asked the last one that soon. With more clients there is work
-/// to be done meanwhile.
+/// to be done meanwhile; and for one that writes, whose answer waits for disks, the peers on the same machine make better use of the core.
 const AWAKE_MAX: Duration = Duration::from_micros(60);
+/// A client that asks again this soon after its answer will do so the next time.
+const SOON: Duration = Duration::from_micros(300);
+/// What peers are told at leisure waits no longer for something that it can go with.
+const LEISURE_MAX: Duration = Duration::from_millis(1);
 /// Versions that watchers who lag may look at, and keys that the scrubber may look at, in one turn.
 const CATCH_UP_BUDGET: usize = 2_000;
 const SCRUB_BUDGET: usize = 500;
@@ -89,8 +93,9 @@ pub(crate) struct Past {
     waits: bool,
     asked_at: Time,
     answered_at: Time,
-    /// Whether the last question followed close upon the answer before.
-    asks_soon: bool,
+    /// How long after the answer before it the last question came, and whether it was to read.
+    gap: Duration,
+    reads: bool,
     pub(super) revoked_at: Time,
     more_to_do: bool,
     /// Before this no watch stream is woken again; and whether one is to be.
@@ -123,6 +128,7 @@ impl<P: Served> Turn<P> {
         while !self.past.stop {
             let now = self.clock.now();
             let deadline = self.deadline(now);
+            self.hurry_if_due(now);
             if self.stays_awake(now) {
                 tokio::select! {
                     biased;
@@ -153,8 +159,20 @@ impl<P: Served> Turn<P> {
     fn stays_awake(&self, now: Time) -> bool {
         let past = &self.past;
         let fence = self.outside.waiters.is_one_read() && now.since(past.asked_at) < AWAKE_MAX;
-        let question = past.asks_soon && !past.waits && now.since(past.answered_at) < AWAKE_MAX;
+        let question =
+            past.reads && past.gap < AWAKE_MAX && !past.waits && now.since(past.answered_at) < AWAKE_MAX;
         fence || question
+    }
+
+    /// Lets out what was sent at leisure, unless it will go with what the clients ask for next.
+    fn hurry_if_due(&mut self, now: Time) {
+        let Some(since) = self.outside.at_leisure else { return };
+        let past = &self.past;
+        let more_comes = past.waits || past.gap < SOON && now.since(past.answered_at) < LEISURE_MAX;
+        if !more_comes || since.elapsed() >= LEISURE_MAX {
+            self.outside.at_leisure = None;
+            self.outside.transport.hurry();
+        }
     }
 
     /// Notes whether a lone client has asked, and was answered.
@@ -162,7 +180,8 @@ impl<P: Served> Turn<P> {
         let past = &mut self.past;
         let waits = !self.outside.waiters.is_empty();
         if waits && !past.waits {
-            past.asks_soon = now.since(past.answered_at) < AWAKE_MAX;
+            past.gap = now.since(past.answered_at);
+            past.reads = self.outside.waiters.is_one_read();
             past.asked_at = now;
         } else if !waits && past.waits {
             past.answered_at = self.clock.now();
@@ -181,9 +200,10 @@ impl<P: Served> Turn<P> {
         let moving = self.moving.as_ref().map(|moving| moving.deadline);
         let waiting = self.outside.waiters.next_deadline();
         let ring = self.past.ring_due.then_some(self.past.ring_at);
+        let leisure = self.outside.at_leisure.map(|_| now + LEISURE_MAX);
         let reaching = self.reaching_deadline();
         let changes = self.changes_deadline();
-        [self.replica.deadline(), status, retry, leases, moving, waiting, ring, reaching, changes]
+        [self.replica.deadline(), status, retry, leases, moving, waiting, ring, leisure, reaching, changes]
             .into_iter()
             .flatten()
             .min()
@@ -216,6 +236,7 @@ impl<P: Served> Turn<P> {
             (self.past.elected_at, self.past.isolated_since, self.election_timeout);
         self.outside.waiters.expire(now, |since| cause(since, elected, isolated, election));
         self.note_clients(now);
+        self.shared.inbox.await_disk(self.replica.awaits_disk());
         Ok(())
     }
 

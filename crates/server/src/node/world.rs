@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use bytes::Bytes;
 use parking_lot::RwLock;
@@ -98,6 +99,8 @@ pub(crate) struct Outside<P: Protocol> {
     pub(crate) waiters: Waiters,
     /// The configuration, when it has changed since the last turn.
     pub(crate) members: Option<Members>,
+    /// Since when something that was sent at leisure may not have left yet.
+    pub(crate) at_leisure: Option<Instant>,
     /// Why the last wish for another leader was not even begun.
     pub(crate) declined: Option<Refusal>,
 }
@@ -119,9 +122,35 @@ impl<P: Protocol> World<P, SharedMachine> for Outside<P> {
 
     fn send(&mut self, to: NodeId, packet: Packet<P::Message>) {
         // Chunks must not stand in front of heartbeats.
-        let lane = if matches!(packet, Packet::Chunk(_)) { Lane::Bulk } else { Lane::Talk };
+        let is_bulk = matches!(packet, Packet::Chunk(_));
         let envelope = Envelope::Packet(packet);
-        self.transport.send(to, lane, |out| envelope.encode(out));
+        if is_bulk {
+            self.transport.send(to, Lane::Bulk, |out| envelope.encode(out));
+        } else {
+            self.transport.send_with_the_turn(to, |out| envelope.encode(out));
+        }
+    }
+
+    /// The peers first: their disks have the longer way.
+    fn dispatch(&mut self) {
+        if !self.transport.dispatch() {
+            self.at_leisure = None;
+        }
+        self.disk.begin();
+    }
+
+    fn send_at_leisure(&mut self, to: NodeId, packet: Packet<P::Message>) {
+        self.at_leisure.get_or_insert_with(Instant::now);
+        let envelope = Envelope::Packet(packet);
+        self.transport.send_at_leisure(to, |out| envelope.encode(out));
+    }
+
+    fn send_when_durable(&mut self, to: NodeId, message: P::Message) -> Result<(), P::Message> {
+        let envelope = Envelope::Packet(Packet::Protocol(message));
+        if let Some(prepared) = self.transport.prepare(to, |out| envelope.encode(out)) {
+            self.disk.then(move || prepared.send());
+        }
+        Ok(())
     }
 
     fn reply(&mut self, id: CommandId, reply: Reply) {

@@ -5,12 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use parking_lot::Mutex;
 use synod_core::{NodeId, Rng, Wire};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
@@ -49,18 +48,45 @@ struct Queue {
     frames: BytesMut,
     /// Whether somebody is there to write them; a lazy link queues in any case.
     open: bool,
+    /// When they are to leave, while there are any.
+    due: Due,
+    /// The connection, while the link's task does not write to it: then others may.
+    idle: Option<Arc<TcpStream>>,
+}
+
+/// When queued frames leave; of several the most urgent counts for all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Due {
+    /// With the next message, or when the link is [hurried](Link::hurry).
+    #[default]
+    AtLeisure,
+    /// When they are [dispatched](Link::dispatch).
+    WithTheTurn,
+    /// The link's task has been woken to write them.
+    Now,
+}
+
+impl Queue {
+    /// Writes what is queued, on the caller's thread, if the connection stands idle and takes it.
+    fn write_out(&mut self, numbers: &PeerNumbers) {
+        let Some(stream) = &self.idle else { return };
+        // An error shows again when the link's task writes the rest.
+        let written = stream.try_write(&self.frames).unwrap_or(0);
+        self.frames.advance(written);
+        numbers.sent_bytes.fetch_add(written as u64, Ordering::Relaxed);
+    }
 }
 
 impl Link {
     pub(super) fn new(to: NodeId, lane: Lane, addresses: Vec<Address>, numbers: Arc<PeerNumbers>) -> Link {
         // A bulk link dials when there is something to send, so its queue is always open.
-        let queue = Queue { frames: BytesMut::new(), open: lane == Lane::Bulk };
+        let queue = Queue { frames: BytesMut::new(), open: lane == Lane::Bulk, ..Queue::default() };
         let (ready, peer_is_up) = (Notify::new(), Notify::new());
         Link { addresses, to, lane, queue: Mutex::new(queue), ready, peer_is_up, numbers }
     }
 
     /// Queues one message, or drops it when the link is down or full.
-    pub(super) fn send(&self, write: impl FnOnce(&mut BytesMut)) {
+    pub(super) fn send(&self, due: Due, write: impl FnOnce(&mut BytesMut)) {
         let max = match self.lane {
             Lane::Talk => TALK_BYTES_MAX,
             Lane::Bulk => BULK_BYTES_MAX,
@@ -70,26 +96,66 @@ impl Link {
             self.numbers.send_failures.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        let was_empty = queue.frames.is_empty();
+        let before = if queue.frames.is_empty() { Due::AtLeisure } else { queue.due };
         frame::encode(&mut queue.frames, Kind::Data, write);
+        queue.due = before.max(due);
+        let wakes = queue.due == Due::Now && before != Due::Now;
         drop(queue);
-        if was_empty {
+        if wakes {
             self.ready.notify_one();
         }
+    }
+
+    /// Writes what is queued, unless all of it is at leisure: as far as the connection takes it at once, on the caller's thread,
+    /// which may be any, so that nobody has to be woken for it. The link's task writes the rest. Whether something stays at
+    /// leisure.
+    pub(super) fn dispatch(&self) -> bool {
+        let mut queue = self.queue.lock();
+        if queue.frames.is_empty() || queue.due == Due::Now {
+            return false;
+        }
+        if queue.due == Due::AtLeisure {
+            return true;
+        }
+        queue.write_out(&self.numbers);
+        if !queue.frames.is_empty() {
+            queue.due = Due::Now;
+            drop(queue);
+            self.ready.notify_one();
+        }
+        false
+    }
+
+    /// Has the link's task write whatever is queued, in its turn.
+    pub(super) fn hurry(&self) {
+        let mut queue = self.queue.lock();
+        if !queue.frames.is_empty() && std::mem::replace(&mut queue.due, Due::Now) != Due::Now {
+            drop(queue);
+            self.ready.notify_one();
+        }
+    }
+
+    /// Behind whatever is queued: it may be the rest of a frame.
+    fn queue_ping(&self, clock: u64) {
+        let mut queue = self.queue.lock();
+        frame::encode(&mut queue.frames, Kind::Ping, |out| out.extend_from_slice(&clock.to_le_bytes()));
     }
 
     fn set_open(&self, open: bool) {
         let mut queue = self.queue.lock();
         queue.open = open || self.lane == Lane::Bulk;
         queue.frames.clear();
+        queue.idle = None;
         if self.lane == Lane::Talk {
             self.numbers.connected.store(open, Ordering::Relaxed);
         }
     }
 
-    /// Everything queued, with `spare` in its place.
-    fn take(&self, spare: &mut BytesMut) {
-        std::mem::swap(&mut self.queue.lock().frames, spare);
+    /// Everything queued, with `spare` in its place; while there is nothing, others may write to the connection.
+    fn take(&self, spare: &mut BytesMut, stream: &Arc<TcpStream>) {
+        let mut queue = self.queue.lock();
+        std::mem::swap(&mut queue.frames, spare);
+        queue.idle = spare.is_empty().then(|| stream.clone());
     }
 
     fn has_nothing(&self) -> bool {
@@ -189,11 +255,11 @@ enum Ended {
 
 /// Writes what gathers, and listens for the answers to its pings, until something breaks.
 async fn pump(link: &Link, stream: TcpStream) -> Ended {
-    let (reader, mut writer) = stream.into_split();
+    let stream = Arc::new(stream);
     let started = Instant::now();
     // When the oldest unanswered ping was sent.
     let waiting: Mutex<Option<Instant>> = Mutex::new(None);
-    let hearing = hear(link, reader, started, &waiting);
+    let hearing = hear(link, &stream, started, &waiting);
     tokio::pin!(hearing);
     let mut pings = tokio::time::interval(PING_EVERY);
     let mut written = started;
@@ -204,7 +270,7 @@ async fn pump(link: &Link, stream: TcpStream) -> Ended {
             buffer = BytesMut::new();
         }
         // What was queued before the connection stood, or during the last write, goes without waiting.
-        link.take(&mut buffer);
+        link.take(&mut buffer, &stream);
         tokio::select! {
             biased;
             error = &mut hearing => return Ended::Lost(error),
@@ -217,40 +283,61 @@ async fn pump(link: &Link, stream: TcpStream) -> Ended {
                 }
                 waiting.lock().get_or_insert_with(Instant::now);
                 let clock = started.elapsed().as_nanos() as u64;
-                frame::encode(&mut buffer, Kind::Ping, |out| out.extend_from_slice(&clock.to_le_bytes()));
+                link.queue_ping(clock);
+                if buffer.is_empty() {
+                    continue;
+                }
             }
             () = std::future::ready(()), if !buffer.is_empty() => written = Instant::now(),
             () = link.ready.notified() => continue,
         }
-        if let Err(error) = write(link, &mut writer, &buffer).await {
+        if let Err(error) = write(link, &stream, &buffer).await {
             return Ended::Lost(error);
         }
     }
 }
 
-async fn write(link: &Link, writer: &mut OwnedWriteHalf, bytes: &[u8]) -> io::Result<()> {
+async fn write(link: &Link, stream: &TcpStream, bytes: &[u8]) -> io::Result<()> {
     if bytes.is_empty() {
         return Ok(());
     }
-    timeout(STALL_MAX, writer.write_all(bytes))
+    timeout(STALL_MAX, write_all(stream, bytes))
         .await
         .map_err(|_| io::Error::other(format!("the peer took nothing for {STALL_MAX:?}")))??;
     link.numbers.sent_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
     Ok(())
 }
 
+async fn write_all(stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match stream.try_write(bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => bytes = &bytes[written..],
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => stream.writable().await?,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
 /// Reads pongs; ends only with an error.
 async fn hear(
     link: &Link,
-    mut reader: OwnedReadHalf,
+    stream: &TcpStream,
     started: Instant,
     waiting: &Mutex<Option<Instant>>,
 ) -> io::Error {
     let mut buffer = BytesMut::new();
     loop {
-        match reader.read_buf(&mut buffer).await {
+        match stream.try_read_buf(&mut buffer) {
             Ok(0) => return io::Error::other("the peer closed the connection"),
             Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if let Err(error) = stream.readable().await {
+                    return error;
+                }
+                continue;
+            }
             Err(error) => return error,
         }
         loop {

@@ -31,7 +31,7 @@ use crate::metrics::Histogram;
 
 pub use frame::FRAME_BYTES_MAX;
 pub use hello::Lane;
-use link::Link;
+use link::{Due, Link};
 
 /// Establishing a connection, handshake included, takes no longer.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
@@ -97,6 +97,20 @@ impl Default for PeerNumbers {
             connected: AtomicBool::new(false),
             heard: AtomicBool::new(false),
         }
+    }
+}
+
+/// A message that is ready to be sent.
+pub struct Prepared {
+    link: Arc<Link>,
+    message: Bytes,
+}
+
+impl Prepared {
+    /// Sends it at once, or drops it and counts that.
+    pub fn send(self) {
+        self.link.send(Due::WithTheTurn, |out| out.extend_from_slice(&self.message));
+        self.link.dispatch();
     }
 }
 
@@ -166,10 +180,44 @@ impl Transport {
         let peers = self.shared.peers.read();
         if let Some(peer) = peers.get(&to) {
             match lane {
-                Lane::Talk => peer.talk.send(write),
-                Lane::Bulk => peer.bulk.send(write),
+                Lane::Talk => peer.talk.send(Due::Now, write),
+                Lane::Bulk => peer.bulk.send(Due::Now, write),
             }
         }
+    }
+
+    /// As [`Transport::send`] on the talk lane, with [`Transport::dispatch`].
+    pub fn send_with_the_turn(&self, to: NodeId, write: impl FnOnce(&mut BytesMut)) {
+        if let Some(peer) = self.shared.peers.read().get(&to) {
+            peer.talk.send(Due::WithTheTurn, write);
+        }
+    }
+
+    /// As [`Transport::send`] on the talk lane, with the next message to the same peer or with [`Transport::hurry`].
+    pub fn send_at_leisure(&self, to: NodeId, write: impl FnOnce(&mut BytesMut)) {
+        if let Some(peer) = self.shared.peers.read().get(&to) {
+            peer.talk.send(Due::AtLeisure, write);
+        }
+    }
+
+    /// A message on the talk lane that is to be sent later, from any thread.
+    pub fn prepare(&self, to: NodeId, write: impl FnOnce(&mut BytesMut)) -> Option<Prepared> {
+        let link = self.shared.peers.read().get(&to)?.talk.clone();
+        let mut message = BytesMut::new();
+        write(&mut message);
+        Some(Prepared { link, message: message.freeze() })
+    }
+
+    /// Writes what was sent with the turn, as far as the connections take it before this returns. Whether something stays
+    /// that was sent at leisure.
+    pub fn dispatch(&self) -> bool {
+        let peers = self.shared.peers.read();
+        peers.values().fold(false, |stays, peer| peer.talk.dispatch() || stays)
+    }
+
+    /// Has what was sent at leisure written soon: after whatever else waits for this thread.
+    pub fn hurry(&self) {
+        self.shared.peers.read().values().for_each(|peer| peer.talk.hurry());
     }
 
     /// The numbers of every peer.

@@ -106,6 +106,73 @@ fn members_talk() {
     });
 }
 
+/// What is at leisure goes with the next message, before it, or when it is hurried.
+#[test]
+fn what_is_at_leisure_goes_with_the_next() {
+    test(async {
+        let ((la, a), (lb, b)) = (listener().await, listener().await);
+        let (ta, _ear) = start(1, 7, la, &a);
+        let (tb, ear) = start(2, 7, lb, &b);
+        let peers = BTreeMap::from([(NodeId(1), vec![a.clone()]), (NodeId(2), vec![b.clone()])]);
+        ta.set_peers(&peers);
+        tb.set_peers(&peers);
+        until(|| ta.connected() == 1).await;
+        let heard = || ear.heard.lock().iter().map(|(_, message)| message.clone()).collect::<Vec<_>>();
+
+        ta.send_at_leisure(NodeId(2), |out| out.extend_from_slice(b"notice"));
+        assert!(ta.dispatch(), "it stays");
+        ta.send_with_the_turn(NodeId(2), |out| out.extend_from_slice(b"append"));
+        assert!(!ta.dispatch(), "both have left");
+        until(|| heard().len() == 2).await;
+        assert_eq!(heard(), [&b"notice"[..], b"append"]);
+
+        ta.send_at_leisure(NodeId(2), |out| out.extend_from_slice(b"late"));
+        ta.hurry();
+        until(|| heard().len() == 3).await;
+        assert_eq!(heard()[2], &b"late"[..]);
+    });
+}
+
+/// Two threads write to one connection, and more than it takes at once: every message arrives whole, and each thread's in order.
+#[test]
+fn frames_of_several_threads_do_not_mix() {
+    const EACH: u32 = 300;
+    test(async {
+        let ((la, a), (lb, b)) = (listener().await, listener().await);
+        let (ta, _ear) = start(1, 7, la, &a);
+        let (tb, ear) = start(2, 7, lb, &b);
+        let peers = BTreeMap::from([(NodeId(1), vec![a.clone()]), (NodeId(2), vec![b.clone()])]);
+        ta.set_peers(&peers);
+        tb.set_peers(&peers);
+        until(|| ta.connected() == 1).await;
+        let write = |who: u8, number: u32, out: &mut BytesMut| {
+            out.extend_from_slice(&[who]);
+            out.extend_from_slice(&number.to_le_bytes());
+            out.resize(out.len() + 50_000 * (number % 5) as usize, who);
+        };
+        let prepared: Vec<_> = (0..EACH)
+            .map(|number| ta.prepare(NodeId(2), |out| write(b'd', number, out)).expect("a peer"))
+            .collect();
+        let disk = std::thread::spawn(move || prepared.into_iter().for_each(Prepared::send));
+        for number in 0..EACH {
+            ta.send_with_the_turn(NodeId(2), |out| write(b'm', number, out));
+            ta.dispatch();
+            tokio::task::yield_now().await;
+        }
+        until(|| ear.heard.lock().len() == 2 * EACH as usize).await;
+        disk.join().expect("no panic");
+        let heard = ear.heard.lock();
+        for who in [b'd', b'm'] {
+            let of_one = heard.iter().filter(|(_, message)| message[0] == who);
+            for (number, (_, message)) in of_one.enumerate() {
+                assert_eq!(message[1..5], (number as u32).to_le_bytes());
+                assert_eq!(message.len(), 5 + 50_000 * (number % 5));
+                assert!(message[5..].iter().all(|byte| *byte == who), "nothing of another message is in it");
+            }
+        }
+    });
+}
+
 /// A member of another cluster is refused and never heard.
 #[test]
 fn another_cluster_is_refused() {
