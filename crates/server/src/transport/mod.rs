@@ -212,7 +212,8 @@ impl Transport {
     /// that was sent at leisure.
     pub fn dispatch(&self) -> bool {
         let peers = self.shared.peers.read();
-        peers.values().fold(false, |stays, peer| peer.talk.dispatch() || stays)
+        // All of them, which `any` would not ask.
+        peers.values().filter(|peer| peer.talk.dispatch()).count() > 0
     }
 
     /// Has what was sent at leisure written soon: after whatever else waits for this thread.
