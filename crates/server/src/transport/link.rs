@@ -73,6 +73,9 @@ impl Queue {
         // An error shows again when the link's task writes the rest.
         let written = stream.try_write(&self.frames).unwrap_or(0);
         self.frames.advance(written);
+        if self.frames.is_empty() && written > BUFFER_KEPT_MAX {
+            self.frames = BytesMut::new();
+        }
         numbers.sent_bytes.fetch_add(written as u64, Ordering::Relaxed);
     }
 }

@@ -1,8 +1,9 @@
 //! How members talk: framed, checked TCP connections, one in each direction and lane.
 //!
 //! Every member dials every other one and only *sends* on the connections that it dialled; what comes in on
-//! accepted ones goes to the node. A message is encoded straight into the buffer of its link; the link's
-//! task writes whatever has gathered in one call. The transport may lose messages and says so in its
+//! accepted ones goes to the node. A message is encoded straight into the buffer of its link. What has gathered there in a
+//! node's turn is written in one call by the node itself, as far as the connection takes it, and the rest by the link's
+//! task; see [`link::Due`] for when. The transport may lose messages and says so in its
 //! numbers: when a link is down, or its buffer is full, the message is dropped, because protocols repeat
 //! themselves and late words are worth less than new ones. Snapshot chunks have connections of their own
 //! (the bulk lane), opened when needed, so that they never stand in front of a heartbeat.
