@@ -26,6 +26,8 @@ const BULK_BYTES_MAX: usize = 4 << 20;
 /// The first pause after a failed dial, and the longest.
 const BACKOFF_MIN: Duration = Duration::from_millis(20);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// So much is written by whoever [dispatches](Link::dispatch); more takes long enough that the own disk should not wait for it.
+const DISPATCHED_BYTES_MAX: usize = 64 << 10;
 /// A buffer that grew beyond this is given back to the allocator once it was written.
 const BUFFER_KEPT_MAX: usize = 1 << 20;
 
@@ -67,15 +69,14 @@ pub(super) enum Due {
 }
 
 impl Queue {
-    /// Writes what is queued, on the caller's thread, if the connection stands idle and takes it.
+    /// Writes what is queued, on the caller's thread, if it is little and the connection stands idle and takes it.
     fn write_out(&mut self, numbers: &PeerNumbers) {
-        let Some(stream) = &self.idle else { return };
+        let Some(stream) = self.idle.as_ref().filter(|_| self.frames.len() <= DISPATCHED_BYTES_MAX) else {
+            return;
+        };
         // An error shows again when the link's task writes the rest.
         let written = stream.try_write(&self.frames).unwrap_or(0);
         self.frames.advance(written);
-        if self.frames.is_empty() && written > BUFFER_KEPT_MAX {
-            self.frames = BytesMut::new();
-        }
         numbers.sent_bytes.fetch_add(written as u64, Ordering::Relaxed);
     }
 }
