@@ -32,15 +32,19 @@ fn notices(inbox: &Inbox, wanted: usize) -> Vec<Notice> {
 
 const IDENTITY: Identity = Identity { cluster: 7, node: NodeId(1) };
 
+/// Both threads over this disk.
+fn start(disk: &Arc<MemoryDisk>) -> (DiskThreads<u64, Text>, Arc<Inbox>) {
+    let (log, _) = Log::open(disk.clone(), IDENTITY, LogOptions::default()).expect("opened");
+    let inbox = Arc::new(Inbox::default());
+    let threads = DiskThreads::start("t", Path::new("."), log, inbox.clone(), Arc::default());
+    (threads.expect("threads"), inbox)
+}
+
 /// What was reported durable is there after the threads ended, above the snapshot that was checkpointed.
 #[test]
 fn records_snapshots_and_checkpoints_are_kept() {
     let disk = Arc::new(MemoryDisk::new());
-    let (log, _) = Log::open(disk.clone(), IDENTITY, LogOptions::default()).expect("opened");
-    let inbox = Arc::new(Inbox::default());
-    let mut threads =
-        DiskThreads::<u64, Text>::start("t", Path::new("."), log, inbox.clone(), Arc::default())
-            .expect("threads");
+    let (mut threads, inbox) = start(&disk);
     threads.append(vec![1, 2], Lsn(2));
     threads.begin();
     assert!(matches!(notices(&inbox, 1)[..], [Notice::Durable(Lsn(2))]));
@@ -64,11 +68,7 @@ fn records_snapshots_and_checkpoints_are_kept() {
 #[test]
 fn promises_wait_for_the_disk() {
     let disk = Arc::new(MemoryDisk::new());
-    let (log, _) = Log::open(disk.clone(), IDENTITY, LogOptions::default()).expect("opened");
-    let inbox = Arc::new(Inbox::default());
-    let mut threads =
-        DiskThreads::<u64, Text>::start("t", Path::new("."), log, inbox.clone(), Arc::default())
-            .expect("threads");
+    let (mut threads, inbox) = start(&disk);
     let (say, said) = std::sync::mpsc::channel();
     for number in 1..=3u64 {
         threads.append(vec![number], Lsn(number));
@@ -103,10 +103,7 @@ fn promises_wait_for_the_disk() {
 #[test]
 fn pieces_become_a_snapshot() {
     let disk = Arc::new(MemoryDisk::new());
-    let (log, _) = Log::open(disk, IDENTITY, LogOptions::default()).expect("opened");
-    let inbox = Arc::new(Inbox::default());
-    let threads = DiskThreads::<u64, Text>::start("t", Path::new("."), log, inbox.clone(), Arc::default())
-        .expect("threads");
+    let (threads, inbox) = start(&disk);
     let piece = |transfer, offset, data: &'static [u8], sum| Piece {
         from: NodeId(2),
         transfer,

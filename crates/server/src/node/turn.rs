@@ -127,8 +127,8 @@ impl<P: Served> Turn<P> {
         tokio::pin!(sleep);
         while !self.past.stop {
             let now = self.clock.now();
-            let deadline = self.deadline(now);
             self.hurry_if_due(now);
+            let deadline = self.deadline(now);
             if self.stays_awake(now) {
                 tokio::select! {
                     biased;

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use synod_core::{NodeId, Rng, Wire};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
@@ -53,7 +54,7 @@ struct Queue {
     /// When they are to leave, while there are any.
     due: Due,
     /// The connection, while the link's task does not write to it: then others may.
-    idle: Option<Arc<TcpStream>>,
+    idle: Option<Arc<OwnedWriteHalf>>,
 }
 
 /// When queued frames leave; of several the most urgent counts for all.
@@ -71,11 +72,11 @@ pub(super) enum Due {
 impl Queue {
     /// Writes what is queued, on the caller's thread, if it is little and the connection stands idle and takes it.
     fn write_out(&mut self, numbers: &PeerNumbers) {
-        let Some(stream) = self.idle.as_ref().filter(|_| self.frames.len() <= DISPATCHED_BYTES_MAX) else {
+        let Some(writer) = self.idle.as_ref().filter(|_| self.frames.len() <= DISPATCHED_BYTES_MAX) else {
             return;
         };
         // An error shows again when the link's task writes the rest.
-        let written = stream.try_write(&self.frames).unwrap_or(0);
+        let written = writer.try_write(&self.frames).unwrap_or(0);
         self.frames.advance(written);
         numbers.sent_bytes.fetch_add(written as u64, Ordering::Relaxed);
     }
@@ -156,10 +157,10 @@ impl Link {
     }
 
     /// Everything queued, with `spare` in its place; while there is nothing, others may write to the connection.
-    fn take(&self, spare: &mut BytesMut, stream: &Arc<TcpStream>) {
+    fn take(&self, spare: &mut BytesMut, writer: &Arc<OwnedWriteHalf>) {
         let mut queue = self.queue.lock();
         std::mem::swap(&mut queue.frames, spare);
-        queue.idle = spare.is_empty().then(|| stream.clone());
+        queue.idle = spare.is_empty().then(|| writer.clone());
     }
 
     fn has_nothing(&self) -> bool {
@@ -259,11 +260,12 @@ enum Ended {
 
 /// Writes what gathers, and listens for the answers to its pings, until something breaks.
 async fn pump(link: &Link, stream: TcpStream) -> Ended {
-    let stream = Arc::new(stream);
+    let (reader, writer) = stream.into_split();
+    let writer = Arc::new(writer);
     let started = Instant::now();
     // When the oldest unanswered ping was sent.
     let waiting: Mutex<Option<Instant>> = Mutex::new(None);
-    let hearing = hear(link, &stream, started, &waiting);
+    let hearing = hear(link, reader, started, &waiting);
     tokio::pin!(hearing);
     let mut pings = tokio::time::interval(PING_EVERY);
     let mut written = started;
@@ -274,7 +276,7 @@ async fn pump(link: &Link, stream: TcpStream) -> Ended {
             buffer = BytesMut::new();
         }
         // What was queued before the connection stood, or during the last write, goes without waiting.
-        link.take(&mut buffer, &stream);
+        link.take(&mut buffer, &writer);
         tokio::select! {
             biased;
             error = &mut hearing => return Ended::Lost(error),
@@ -295,29 +297,30 @@ async fn pump(link: &Link, stream: TcpStream) -> Ended {
             () = std::future::ready(()), if !buffer.is_empty() => written = Instant::now(),
             () = link.ready.notified() => continue,
         }
-        if let Err(error) = write(link, &stream, &buffer).await {
+        if let Err(error) = write(link, &writer, &buffer).await {
             return Ended::Lost(error);
         }
     }
 }
 
-async fn write(link: &Link, stream: &TcpStream, bytes: &[u8]) -> io::Result<()> {
+async fn write(link: &Link, writer: &OwnedWriteHalf, bytes: &[u8]) -> io::Result<()> {
     if bytes.is_empty() {
         return Ok(());
     }
-    timeout(STALL_MAX, write_all(stream, bytes))
+    timeout(STALL_MAX, write_all(writer, bytes))
         .await
         .map_err(|_| io::Error::other(format!("the peer took nothing for {STALL_MAX:?}")))??;
     link.numbers.sent_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
     Ok(())
 }
 
-async fn write_all(stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
+/// The writer is shared, so it is not ours alone to write to as `AsyncWrite` wants it.
+async fn write_all(writer: &OwnedWriteHalf, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
-        match stream.try_write(bytes) {
+        match writer.try_write(bytes) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(written) => bytes = &bytes[written..],
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => stream.writable().await?,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => writer.writable().await?,
             Err(error) => return Err(error),
         }
     }
@@ -327,21 +330,15 @@ async fn write_all(stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
 /// Reads pongs; ends only with an error.
 async fn hear(
     link: &Link,
-    stream: &TcpStream,
+    mut reader: OwnedReadHalf,
     started: Instant,
     waiting: &Mutex<Option<Instant>>,
 ) -> io::Error {
     let mut buffer = BytesMut::new();
     loop {
-        match stream.try_read_buf(&mut buffer) {
+        match reader.read_buf(&mut buffer).await {
             Ok(0) => return io::Error::other("the peer closed the connection"),
             Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                if let Err(error) = stream.readable().await {
-                    return error;
-                }
-                continue;
-            }
             Err(error) => return error,
         }
         loop {

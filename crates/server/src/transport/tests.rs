@@ -64,18 +64,30 @@ async fn until(mut happened: impl FnMut() -> bool) {
     }
 }
 
+/// Members 1 and 2 of a cluster, connected to one another.
+struct Two {
+    one: (Transport, Arc<Ear>),
+    other: (Transport, Arc<Ear>),
+    peers: BTreeMap<NodeId, Vec<Address>>,
+}
+
+async fn two() -> Two {
+    let ((la, a), (lb, b)) = (listener().await, listener().await);
+    let (one, other) = (start(1, 7, la, &a), start(2, 7, lb, &b));
+    let peers = BTreeMap::from([(NodeId(1), vec![a]), (NodeId(2), vec![b])]);
+    one.0.set_peers(&peers);
+    other.0.set_peers(&peers);
+    until(|| one.0.connected() == 1 && other.0.connected() == 1).await;
+    Two { one, other, peers }
+}
+
 /// Messages arrive once, whole and in order, on both lanes and in both directions; a restarted peer is
 /// found again.
 #[test]
 fn members_talk() {
     test(async {
-        let ((la, a), (lb, b)) = (listener().await, listener().await);
-        let (ta, ear_a) = start(1, 7, la, &a);
-        let (tb, ear_b) = start(2, 7, lb, &b);
-        let peers = BTreeMap::from([(NodeId(1), vec![a.clone()]), (NodeId(2), vec![b.clone()])]);
-        ta.set_peers(&peers);
-        tb.set_peers(&peers);
-        until(|| ta.connected() == 1 && tb.connected() == 1).await;
+        let Two { one: (ta, ear_a), other: (tb, ear_b), peers } = two().await;
+        let b = peers[&NodeId(2)][0].clone();
         for i in 0u32..1000 {
             ta.send(NodeId(2), Lane::Talk, |out| out.extend_from_slice(&i.to_le_bytes()));
         }
@@ -110,13 +122,7 @@ fn members_talk() {
 #[test]
 fn what_is_at_leisure_goes_with_the_next() {
     test(async {
-        let ((la, a), (lb, b)) = (listener().await, listener().await);
-        let (ta, _ear) = start(1, 7, la, &a);
-        let (tb, ear) = start(2, 7, lb, &b);
-        let peers = BTreeMap::from([(NodeId(1), vec![a.clone()]), (NodeId(2), vec![b.clone()])]);
-        ta.set_peers(&peers);
-        tb.set_peers(&peers);
-        until(|| ta.connected() == 1).await;
+        let Two { one: (ta, _), other: (_tb, ear), .. } = two().await;
         let heard = || ear.heard.lock().iter().map(|(_, message)| message.clone()).collect::<Vec<_>>();
 
         ta.send_at_leisure(NodeId(2), |out| out.extend_from_slice(b"notice"));
@@ -138,13 +144,7 @@ fn what_is_at_leisure_goes_with_the_next() {
 fn frames_of_several_threads_do_not_mix() {
     const EACH: u32 = 300;
     test(async {
-        let ((la, a), (lb, b)) = (listener().await, listener().await);
-        let (ta, _ear) = start(1, 7, la, &a);
-        let (tb, ear) = start(2, 7, lb, &b);
-        let peers = BTreeMap::from([(NodeId(1), vec![a.clone()]), (NodeId(2), vec![b.clone()])]);
-        ta.set_peers(&peers);
-        tb.set_peers(&peers);
-        until(|| ta.connected() == 1).await;
+        let Two { one: (ta, _), other: (_tb, ear), .. } = two().await;
         let write = |who: u8, number: u32, out: &mut BytesMut| {
             out.extend_from_slice(&[who]);
             out.extend_from_slice(&number.to_le_bytes());

@@ -78,7 +78,7 @@ impl<F: Family> World<F> {
         // A replica that says that it does not wait for its disk may learn later what the disk has done: nothing may come of it.
         let is_due = running.replica.deadline().is_some_and(|deadline| deadline <= own);
         let nothing_else = notices.iter().all(|notice| matches!(notice, Notice::Durable(_)));
-        self.expects_nothing = nothing_else && !is_due && !running.replica.awaits_disk();
+        let expects_nothing = nothing_else && !is_due && !running.replica.awaits_disk();
         let mut installed = false;
         for notice in notices {
             match notice {
@@ -114,7 +114,7 @@ impl<F: Family> World<F> {
         if installed {
             self.cue(Cue::Snapshot, id);
         }
-        self.flush(id);
+        self.flush_and_judge(id, expects_nothing);
     }
 
     /// The log was idle for a moment, if nothing came meanwhile.

@@ -80,8 +80,12 @@ impl Kinds {
 
 impl<F: Family> World<F> {
     pub(super) fn flush(&mut self, id: NodeId) {
+        self.flush_and_judge(id, false);
+    }
+
+    /// As [`World::flush`]; what leaves although nothing may is a violation.
+    pub(super) fn flush_and_judge(&mut self, id: NodeId, mut expects_nothing: bool) {
         let now = self.now;
-        let mut expects_nothing = std::mem::take(&mut self.expects_nothing);
         loop {
             let node = &mut self.nodes[id.0 as usize - 1];
             let own = node.clock.shows(now);
@@ -95,12 +99,11 @@ impl<F: Family> World<F> {
                     self.stop(id, &error)
                 };
             }
+            let again = running.replica.deadline() == Some(Time::ZERO);
             if std::mem::take(&mut expects_nothing) && self.effects.is_something() {
                 let what = format!("{id:?} said that it did not wait for its disk, and acts upon its news");
                 self.broken(("waiting", what));
             }
-            let Some(running) = &self.nodes[id.0 as usize - 1].running else { return };
-            let again = running.replica.deadline() == Some(Time::ZERO);
             self.observe(id);
             self.serve_the_store(id);
             self.let_out(id);

@@ -132,8 +132,6 @@ pub struct World<F: Family> {
     pub(crate) memories: BTreeMap<NodeId, crate::byzantine::Memory<MessageOf<F>>>,
     pub(crate) heard_by_liars: crate::byzantine::Heard<MessageOf<F>>,
     effects: Effects<F::Protocol>,
-    /// Nothing may leave with the next flush.
-    expects_nothing: bool,
     trail: Vec<Applied>,
     recorder: Recorder,
     hash: u64,
@@ -216,7 +214,6 @@ impl<F: Family> World<F> {
             heard_by_liars: crate::byzantine::Heard::default(),
             rng,
             effects: Effects::default(),
-            expects_nothing: false,
             trail: Vec::new(),
             recorder,
             hash: seed,
