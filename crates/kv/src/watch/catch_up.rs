@@ -55,7 +55,7 @@ impl Hub {
         let mut shares: HashMap<GroupId, Vec<Share>, FixedState> = HashMap::default();
         let taken: Vec<(i64, WatcherId)> = self.lagging.iter().take(PASS_WATCHERS_MAX).copied().collect();
         for (next, id) in &taken {
-            let of_group = shares.entry(self.watchers[id].group).or_default();
+            let of_group = shares.entry(self.watchers[*id].group).or_default();
             // Those that miss the same come one behind the other.
             match of_group.last_mut() {
                 Some(share) if share.next == *next => share.watchers.push(*id),
@@ -135,20 +135,20 @@ impl Hub {
         {
             return self.park(id);
         }
-        self.watchers.get_mut(&id).expect("a known watcher").next = next;
+        self.watchers.get_mut(id).expect("a known watcher").next = next;
         if next > view.revision {
             self.sync(id);
         } else {
-            self.watchers.get_mut(&id).expect("a known watcher").state = State::Lagging;
+            self.watchers.get_mut(id).expect("a known watcher").state = State::Lagging;
             self.lagging.insert((next, id));
         }
     }
 
     /// Cancels a watcher that misses what is compacted.
     fn overtaken(&mut self, id: WatcherId, compact_revision: i64) {
-        let watcher = &self.watchers[&id];
+        let watcher = &self.watchers[id];
         let (stream, watch_id) = (watcher.stream, watcher.watch_id);
-        self.streams.get_mut(&stream).expect("a watcher's stream is open").watchers.remove(&watch_id);
+        self.streams.get_mut(stream).expect("a watcher's stream is open").watchers.remove(&watch_id);
         self.forget(id);
         self.say(stream, WatchOutput::Compacted { watch_id, compact_revision });
     }

@@ -27,6 +27,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
+use slotmap::{SlotMap, new_key_type};
 
 use event::Batcher;
 pub use event::EventBatch;
@@ -43,7 +44,9 @@ use crate::view::{COMPACTED_NEVER, REVISION_FIRST, View};
 /// only streams on which nothing waits get more; the others catch up later.
 pub const WATCH_TOTAL_BYTES_MAX: usize = 256 << 20;
 
-type WatcherId = u64;
+new_key_type! {
+    struct WatcherId;
+}
 
 /// What a client wants to watch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -121,8 +124,10 @@ struct Watcher {
 pub struct Hub {
     revision: i64,
     compacted: i64,
-    streams: HashMap<StreamId, Stream, FixedState>,
-    watchers: HashMap<WatcherId, Watcher, FixedState>,
+    /// Streams and watchers lie side by side in the order in which they came: who tells ten thousand of them of a write reads memory
+    /// in that order.
+    streams: SlotMap<StreamId, Stream>,
+    watchers: SlotMap<WatcherId, Watcher>,
     groups: HashMap<GroupId, Group, FixedState>,
     groups_by_key: HashMap<GroupKey, GroupId, FixedState>,
     spans: Spans,
@@ -132,8 +137,6 @@ pub struct Hub {
     ready: Vec<StreamId>,
     /// What waits on all streams.
     bytes: usize,
-    next_stream: u64,
-    next_watcher: WatcherId,
     next_group: GroupId,
     /// Which groups a write concerns: kept for its memory.
     concerned: Vec<(GroupId, usize)>,
@@ -146,16 +149,14 @@ impl Default for Hub {
         Hub {
             revision: REVISION_FIRST,
             compacted: COMPACTED_NEVER,
-            streams: HashMap::default(),
-            watchers: HashMap::default(),
+            streams: SlotMap::default(),
+            watchers: SlotMap::default(),
             groups: HashMap::default(),
             groups_by_key: HashMap::default(),
             spans: Spans::default(),
             lagging: BTreeSet::new(),
             ready: Vec::new(),
             bytes: 0,
-            next_stream: 0,
-            next_watcher: 0,
             next_group: 0,
             concerned: Vec::new(),
             queue_bytes_max: WATCH_QUEUE_BYTES_MAX,
@@ -172,15 +173,12 @@ impl GroupKey {
 impl Hub {
     /// Opens a stream.
     pub fn open_stream(&mut self) -> StreamId {
-        self.next_stream += 1;
-        let stream = StreamId(self.next_stream);
-        self.streams.insert(stream, Stream::default());
-        stream
+        self.streams.insert(Stream::default())
     }
 
     /// Closes a stream and forgets its watchers; what waits on it is not sent any more.
     pub fn close_stream(&mut self, stream: StreamId) {
-        let Some(closed) = self.streams.remove(&stream) else { return };
+        let Some(closed) = self.streams.remove(stream) else { return };
         self.bytes -= closed.bytes;
         for (_, watcher) in closed.watchers {
             self.forget(watcher);
@@ -189,7 +187,7 @@ impl Hub {
 
     /// Creates a watcher; what came of it is queued on the stream.
     pub fn create(&mut self, stream: StreamId, request: &WatchRequest) {
-        let Some(it) = self.streams.get_mut(&stream) else { return };
+        let Some(it) = self.streams.get_mut(stream) else { return };
         let revision = self.revision;
         let span = match Span::of(&request.key, &request.range_end) {
             _ if request.start_revision < 0 => Err(WatchRefusal::NegativeRevision),
@@ -236,8 +234,6 @@ impl Hub {
             }
         };
         let next = if request.start_revision == 0 { self.revision + 1 } else { request.start_revision };
-        self.next_watcher += 1;
-        let id = self.next_watcher;
         let watcher = Watcher {
             stream,
             watch_id,
@@ -247,9 +243,9 @@ impl Hub {
             flags: request.flags,
             heard: true,
         };
-        self.watchers.insert(id, watcher);
+        let id = self.watchers.insert(watcher);
         self.groups.get_mut(&group).expect("it was just looked up").watchers += 1;
-        self.streams.get_mut(&stream).expect("the caller has it").watchers.insert(watch_id, id);
+        self.streams.get_mut(stream).expect("the caller has it").watchers.insert(watch_id, id);
         if next > self.revision {
             self.sync(id);
         } else {
@@ -259,7 +255,7 @@ impl Hub {
 
     /// Cancels a watcher. An unknown name gets no answer, as upstream.
     pub fn cancel(&mut self, stream: StreamId, watch_id: i64) {
-        let removed = self.streams.get_mut(&stream).and_then(|it| it.watchers.remove(&watch_id));
+        let removed = self.streams.get_mut(stream).and_then(|it| it.watchers.remove(&watch_id));
         if let Some(watcher) = removed {
             self.forget(watcher);
             self.say(stream, WatchOutput::Canceled { watch_id, revision: self.revision });
@@ -270,10 +266,10 @@ impl Hub {
     /// told of may come again with other events.
     pub(crate) fn taken_back(&mut self) {
         let mut watchers: Vec<(WatcherId, StreamId, i64)> =
-            self.watchers.iter().map(|(id, it)| (*id, it.stream, it.watch_id)).collect();
+            self.watchers.iter().map(|(id, it)| (id, it.stream, it.watch_id)).collect();
         watchers.sort_unstable();
         for (id, stream, watch_id) in watchers {
-            if let Some(it) = self.streams.get_mut(&stream) {
+            if let Some(it) = self.streams.get_mut(stream) {
                 it.watchers.remove(&watch_id);
             }
             self.forget(id);
@@ -284,7 +280,7 @@ impl Hub {
     /// Answers a request for progress: one message for the stream if all its watchers have come to the present, behind
     /// what is queued for them; otherwise, or when it has none, nothing at all.
     pub fn progress(&mut self, stream: StreamId) {
-        let Some(it) = self.streams.get(&stream) else { return };
+        let Some(it) = self.streams.get(stream) else { return };
         let current =
             it.watchers.values().all(|id| self.is_current(*id)) || Mutant::WatchProgressAhead.is_on();
         if !it.watchers.is_empty() && current {
@@ -300,7 +296,7 @@ impl Hub {
             let heard = std::mem::take(&mut watcher.heard);
             let current = matches!(watcher.state, State::Synced(_)) && watcher.next <= self.revision + 1;
             if watcher.flags.progress_notify && current && !heard {
-                quiet.push((*id, watcher.stream, watcher.watch_id));
+                quiet.push((id, watcher.stream, watcher.watch_id));
             }
         }
         quiet.sort_unstable();
@@ -311,19 +307,19 @@ impl Hub {
 
     /// Whether a watcher has been queued everything up to the present; one that begins in the future has not.
     fn is_current(&self, id: WatcherId) -> bool {
-        let watcher = &self.watchers[&id];
+        let watcher = &self.watchers[id];
         matches!(watcher.state, State::Synced(_)) && watcher.next <= self.revision + 1
     }
 
     /// The next message of a stream.
     pub fn poll(&mut self, stream: StreamId) -> Option<WatchOutput> {
-        let it = self.streams.get_mut(&stream)?;
+        let it = self.streams.get_mut(stream)?;
         let before = it.bytes;
         let output = it.pop();
         self.bytes -= before - it.bytes;
         if it.bytes < self.queue_bytes_max / 2 && !it.parked.is_empty() {
             for id in std::mem::take(&mut it.parked) {
-                let watcher = self.watchers.get_mut(&id).expect("a watcher leaves this list when it goes");
+                let watcher = self.watchers.get_mut(id).expect("a watcher leaves this list when it goes");
                 watcher.state = State::Lagging;
                 self.lagging.insert((watcher.next, id));
             }
@@ -334,7 +330,7 @@ impl Hub {
     /// Whether a stream has something to say.
     #[must_use]
     pub fn has_more(&self, stream: StreamId) -> bool {
-        self.streams.get(&stream).is_some_and(|it| !it.is_empty())
+        self.streams.get(stream).is_some_and(|it| !it.is_empty())
     }
 
     /// Whether [`Hub::take_ready`] may name a stream.
@@ -352,7 +348,7 @@ impl Hub {
     /// The streams that have something to say and were not named since they last had nothing.
     pub fn take_ready(&mut self) -> Vec<StreamId> {
         let mut ready = std::mem::take(&mut self.ready);
-        ready.retain(|stream| match self.streams.get_mut(stream) {
+        ready.retain(|stream| match self.streams.get_mut(*stream) {
             Some(it) => {
                 it.announced = false;
                 !it.is_empty()
@@ -381,7 +377,7 @@ impl Hub {
     }
 
     fn say(&mut self, stream: StreamId, output: WatchOutput) {
-        if let Some(it) = self.streams.get_mut(&stream) {
+        if let Some(it) = self.streams.get_mut(stream) {
             it.push(output);
             announce(&mut self.ready, stream, it);
         }
@@ -389,8 +385,8 @@ impl Hub {
 
     /// Queues events for a watcher if there is room; it has then been told everything before `next`.
     fn offer(&mut self, id: WatcherId, batch: &Arc<EventBatch>, next: i64) -> bool {
-        let watcher = self.watchers.get_mut(&id).expect("a known watcher");
-        let stream = self.streams.get_mut(&watcher.stream).expect("a watcher's stream is open");
+        let watcher = self.watchers.get_mut(id).expect("a known watcher");
+        let stream = self.streams.get_mut(watcher.stream).expect("a watcher's stream is open");
         let cost = Stream::cost(batch);
         let fits = stream.bytes + cost <= self.queue_bytes_max && self.bytes + cost <= WATCH_TOTAL_BYTES_MAX;
         if stream.bytes > 0 && !fits {
@@ -406,7 +402,7 @@ impl Hub {
 
     /// From now on the watcher hears of each write as it is applied.
     fn sync(&mut self, id: WatcherId) {
-        let watcher = self.watchers.get_mut(&id).expect("a known watcher");
+        let watcher = self.watchers.get_mut(id).expect("a known watcher");
         let group = self.groups.get_mut(&watcher.group).expect("a watcher's group exists");
         watcher.state = State::Synced(group.synced.len());
         group.synced.push(id);
@@ -414,31 +410,31 @@ impl Hub {
 
     /// Takes a synced watcher out of its group's list.
     fn unsync(&mut self, id: WatcherId) {
-        let watcher = &self.watchers[&id];
+        let watcher = &self.watchers[id];
         let State::Synced(position) = watcher.state else { return };
         let group = self.groups.get_mut(&watcher.group).expect("a watcher's group exists");
         group.synced.swap_remove(position);
         if let Some(moved) = group.synced.get(position) {
-            self.watchers.get_mut(moved).expect("a known watcher").state = State::Synced(position);
+            self.watchers.get_mut(*moved).expect("a known watcher").state = State::Synced(position);
         }
     }
 
     /// Lets a watcher wait until its stream has room.
     fn park(&mut self, id: WatcherId) {
-        let watcher = self.watchers.get_mut(&id).expect("a known watcher");
+        let watcher = self.watchers.get_mut(id).expect("a known watcher");
         watcher.state = State::Parked;
-        self.streams.get_mut(&watcher.stream).expect("a watcher's stream is open").parked.push(id);
+        self.streams.get_mut(watcher.stream).expect("a watcher's stream is open").parked.push(id);
     }
 
     /// Removes a watcher from everything but its stream's list of names.
     fn forget(&mut self, id: WatcherId) {
         self.unsync(id);
-        let Some(watcher) = self.watchers.remove(&id) else { return };
+        let Some(watcher) = self.watchers.remove(id) else { return };
         match watcher.state {
             State::Synced(_) => {}
             State::Lagging => drop(self.lagging.remove(&(watcher.next, id))),
             State::Parked => {
-                if let Some(stream) = self.streams.get_mut(&watcher.stream) {
+                if let Some(stream) = self.streams.get_mut(watcher.stream) {
                     stream.parked.retain(|other| *other != id);
                 }
             }
@@ -501,7 +497,7 @@ impl Hub {
             self.groups.get_mut(&group).map(|group| std::mem::take(&mut group.synced)).unwrap_or_default();
         let mut slow = Vec::new();
         for id in &synced {
-            let begins_later = self.watchers[id].next > batch.revision && !Mutant::WatchHearsThePast.is_on();
+            let begins_later = self.watchers[*id].next > batch.revision && !Mutant::WatchHearsThePast.is_on();
             if !begins_later && !self.offer(*id, batch, batch.revision + 1) {
                 slow.push(*id);
             }
@@ -511,7 +507,7 @@ impl Hub {
             // It lags from here on; another takes its position in the list.
             self.unsync(id);
             let missed = i64::from(Mutant::WatchLosesWhenFull.is_on());
-            self.watchers.get_mut(&id).expect("a known watcher").next = batch.revision + missed;
+            self.watchers.get_mut(id).expect("a known watcher").next = batch.revision + missed;
             self.park(id);
         }
     }
@@ -527,15 +523,15 @@ impl Hub {
         self.revision = view.revision;
         self.compacted = view.compacted;
         let cut: Vec<WatcherId> =
-            self.watchers.iter().filter(|(_, it)| it.next <= view.revision).map(|(id, _)| *id).collect();
+            self.watchers.iter().filter(|(_, it)| it.next <= view.revision).map(|(id, _)| id).collect();
         for id in cut {
-            let watcher = self.watchers.get_mut(&id).expect("a known watcher");
+            let watcher = self.watchers.get_mut(id).expect("a known watcher");
             // Revision 0 is below whatever a history begins with.
             let (state, next) = (watcher.state, std::mem::replace(&mut watcher.next, 0));
             match state {
                 State::Synced(_) => {
                     self.unsync(id);
-                    self.watchers.get_mut(&id).expect("a known watcher").state = State::Lagging;
+                    self.watchers.get_mut(id).expect("a known watcher").state = State::Lagging;
                     self.lagging.insert((0, id));
                 }
                 State::Lagging => {
@@ -558,8 +554,8 @@ impl Hub {
         }
         self.revision = view.revision;
         self.compacted = view.compacted;
-        let behind = |(id, watcher): (&WatcherId, &Watcher)| {
-            (matches!(watcher.state, State::Synced(_)) && watcher.next <= view.revision).then_some(*id)
+        let behind = |(id, watcher): (WatcherId, &Watcher)| {
+            (matches!(watcher.state, State::Synced(_)) && watcher.next <= view.revision).then_some(id)
         };
         let mut behind: Vec<WatcherId> = self.watchers.iter().filter_map(behind).collect();
         if Mutant::WatchForgetsRestore.is_on() {
@@ -568,7 +564,7 @@ impl Hub {
         behind.sort_unstable();
         for id in behind {
             self.unsync(id);
-            let watcher = self.watchers.get_mut(&id).expect("a known watcher");
+            let watcher = self.watchers.get_mut(id).expect("a known watcher");
             watcher.state = State::Lagging;
             self.lagging.insert((watcher.next, id));
         }

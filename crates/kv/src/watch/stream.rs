@@ -3,12 +3,15 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use slotmap::new_key_type;
+
 use super::WatcherId;
 use super::event::EventBatch;
 
-/// A watch stream: a client's connection to the hub.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct StreamId(pub u64);
+new_key_type! {
+    /// A watch stream: a client's connection to the hub. The name of one that is closed is not given again.
+    pub struct StreamId;
+}
 
 /// Why a watcher was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

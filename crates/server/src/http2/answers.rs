@@ -134,11 +134,20 @@ impl Connection {
         None
     }
 
-    /// One message of a stream of them.
-    pub(super) fn put_message(&mut self, id: u32, payload: Payload) {
-        for bytes in payload.framed() {
-            self.push(id, Piece::Data { bytes, is_last: false });
+    /// One message of a stream of them; whether some of it waits for its turn.
+    pub(super) fn put_message(&mut self, id: u32, payload: Payload) -> bool {
+        let Some(stream) = self.streams.get_mut(&id) else { return false };
+        if let Payload::Whole(framed) = &payload
+            && self.output.put_message(id, stream, framed.as_ref())
+        {
+            stream.moved = self.ticks;
+            return false;
         }
+        for bytes in payload.framed() {
+            self.output.push(stream, Piece::Data { bytes, is_last: false });
+        }
+        self.output.queue(id, stream);
+        true
     }
 
     pub(super) fn push(&mut self, id: u32, piece: Piece) {

@@ -56,6 +56,7 @@ use crate::service::admission::Admitted;
 use crate::service::backend::Backend;
 use crate::service::lane::{OnLane, Settled};
 use crate::service::payload::Payload;
+use crate::service::watch::Told;
 use crate::status::{self, Status};
 
 /// How often a connection looks at the time: for silence, and for what does not get on.
@@ -74,7 +75,7 @@ const ANSWERS_UNTIMED: usize = 8;
 
 /// Watch streams that are served before others on this thread have their turn: commands above all, so that what they do goes
 /// to each stream in fewer messages.
-const CARRIED_MAX: usize = 32;
+const CARRIED_MAX: usize = 128;
 
 /// What a call on the short way came to.
 type Answer = (u32, Result<Payload, Status>);
@@ -213,14 +214,17 @@ where
     /// Takes watch events from the hub, as far as there is room for them.
     fn carry_events(&mut self, context: &mut Context<'_>) {
         self.connection.lane.clone().take(&mut self.connection.rung, context.waker());
+        let mut told = Told::default();
         for _ in 0..CARRIED_MAX {
             let Some((watched, stream)) = self.connection.next_rung() else { return };
-            let connection = &mut self.connection;
-            let more = self.front.service.carry(watched, |payload| connection.put_message(stream, payload));
-            if more {
-                connection.rung.push_back((watched, stream));
+            let (connection, mut waits) = (&mut self.connection, false);
+            let put = |payload| waits |= connection.put_message(stream, payload);
+            if self.front.service.carry(watched, &mut told, put) {
+                self.connection.rung.push_back((watched, stream));
             }
-            self.pump();
+            if waits {
+                self.pump();
+            }
         }
     }
 

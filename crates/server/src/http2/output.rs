@@ -175,20 +175,34 @@ impl Output {
         self.turns.push_front(id);
     }
 
-    /// Writes a whole successful unary answer, if it fits into one frame and all windows; whether it did.
-    pub(super) fn put_unary(&mut self, id: u32, stream: &Stream, message: &[u8]) -> bool {
+    /// Whether a message may leave at once, in one frame: it fits into all windows, and nothing of its stream waits before it.
+    fn has_room(&self, stream: &Stream, message: &[u8]) -> bool {
         let length = message.len() as i64;
-        if message.len() > self.frame_max
-            || length > self.window
-            || length > stream.send_window
-            || !stream.pending.is_empty()
-            || self.is_full()
-        {
+        message.len() <= self.frame_max
+            && length <= self.window
+            && length <= stream.send_window
+            && stream.pending.is_empty()
+            && !self.is_full()
+    }
+
+    /// Writes a whole successful unary answer, if it may leave at once; whether it did.
+    pub(super) fn put_unary(&mut self, id: u32, stream: &Stream, message: &[u8]) -> bool {
+        if !self.has_room(stream, message) {
             return false;
         }
         self.put_grpc_head(id);
         self.put_data(id, message, false);
         self.put_grpc_ok(id);
+        true
+    }
+
+    /// Writes one message of many, if it may leave at once; whether it did.
+    pub(super) fn put_message(&mut self, id: u32, stream: &mut Stream, message: &[u8]) -> bool {
+        if !self.has_room(stream, message) {
+            return false;
+        }
+        self.put_data(id, message, false);
+        stream.send_window -= message.len() as i64;
         true
     }
 

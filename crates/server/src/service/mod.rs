@@ -26,7 +26,7 @@ mod reflection;
 pub mod session;
 pub mod stream;
 mod testify;
-mod watch;
+pub(crate) mod watch;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

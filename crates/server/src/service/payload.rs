@@ -47,6 +47,13 @@ impl Framed {
     }
 }
 
+/// Prefix and message.
+impl AsRef<[u8]> for Framed {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 /// A buffer with room for a prefix and a message of about `length` bytes, to be appended to and given to [`Framed::finish`].
 #[must_use]
 pub fn start(length: usize) -> BytesMut {

@@ -13,11 +13,11 @@ use synod_api::etcdserverpb::watch_request::RequestUnion;
 use synod_kv::watch::{EventBatch, StreamId, TAKEN_BACK, WatchFlags, WatchOutput, WatchRequest};
 
 use super::backend::Backend;
-use super::payload::Payload;
+use super::payload::{Framed, Payload};
 use super::stream::{Inbox, Outbox, poll_once};
 use super::{Service, decode};
 use crate::contract::{Call, Level};
-use crate::convert::reply::{self, Watched};
+use crate::convert::reply::{self, Header, Watched};
 use crate::status::Status;
 
 /// Responses taken from the hub at a time, at most.
@@ -28,6 +28,29 @@ const TAKEN_BYTES: usize = 64 * 1024;
 
 /// A response to a watch that asked for fragments may be larger than the largest request by this much.
 const FRAGMENT_OVERHEAD: usize = 512 * 1024;
+
+/// The message of events that was encoded last: ten thousand watchers of one key are told the same, byte for byte.
+#[derive(Default)]
+pub(crate) struct Told(Option<(Header, i64, Vec<Arc<EventBatch>>, Framed)>);
+
+impl Told {
+    /// A message without fragments, encoded unless it is the last one again.
+    fn again_or(&mut self, header: Header, watch_id: i64, batches: Vec<Arc<EventBatch>>) -> Payload {
+        if let Some((of, by, what, framed)) = &self.0
+            && (*of, *by) == (header, watch_id)
+            && what.len() == batches.len()
+            && what.iter().zip(&batches).all(|(one, other)| Arc::ptr_eq(one, other))
+        {
+            return Payload::Whole(framed.clone());
+        }
+        let events = batches.iter().map(|batch| batch.bytes.clone()).collect();
+        let payload = reply::watch(&header, &Watched { watch_id, ..Watched::default() }, events);
+        if let Payload::Whole(framed) = &payload {
+            self.0 = Some((header, watch_id, batches, framed.clone()));
+        }
+        payload
+    }
+}
 
 /// The stream at the hub; dropping it forgets its watches.
 pub(super) struct Open<'a, B: Backend> {
@@ -59,7 +82,7 @@ impl<B: Backend> Service<B> {
         let mut asking = true;
         loop {
             let mut payloads = Vec::new();
-            let more = self.carry(stream, |payload| payloads.push(payload));
+            let more = self.carry(stream, &mut Told::default(), |payload| payloads.push(payload));
             for payload in payloads {
                 outbox.send(payload).await;
             }
@@ -90,10 +113,10 @@ impl<B: Backend> Service<B> {
     }
 
     /// Gives some of what the hub has for a stream to whoever carries it; whether the hub has more.
-    pub(crate) fn carry(&self, stream: StreamId, mut put: impl FnMut(Payload)) -> bool {
+    pub(crate) fn carry(&self, stream: StreamId, told: &mut Told, mut put: impl FnMut(Payload)) -> bool {
         let (taken, more) = self.take(stream);
         for output in taken {
-            self.say(output, &mut put);
+            self.say(output, told, &mut put);
         }
         more
     }
@@ -136,7 +159,7 @@ impl<B: Backend> Service<B> {
     }
 
     /// One response, in fragments if it is large and the client can put them together.
-    fn say(&self, output: WatchOutput, put: &mut impl FnMut(Payload)) {
+    fn say(&self, output: WatchOutput, told: &mut Told, put: &mut impl FnMut(Payload)) {
         let header = |revision| self.header(revision);
         let (header, watched) = match output {
             WatchOutput::Created { watch_id, revision } => {
@@ -164,18 +187,15 @@ impl<B: Backend> Service<B> {
             }
             WatchOutput::Events { watch_id, revision, batches, fragment } => {
                 let header = header(revision);
-                let watched = Watched { watch_id, ..Watched::default() };
                 let bytes_max = self.options.request_bytes_max + FRAGMENT_OVERHEAD;
                 let bytes: usize = batches.iter().map(|batch| batch.bytes.len()).sum();
                 if !fragment || bytes < bytes_max {
-                    let events = batches.into_iter().map(|batch| batch.bytes.clone()).collect();
-                    put(reply::watch(&header, &watched, events));
-                    return;
+                    return put(told.again_or(header, watch_id, batches));
                 }
                 let pieces = EventBatch::fragments(&batches, bytes_max);
                 let last = pieces.len() - 1;
                 for (place, piece) in pieces.into_iter().enumerate() {
-                    let watched = Watched { fragment: place < last, ..watched.clone() };
+                    let watched = Watched { watch_id, fragment: place < last, ..Watched::default() };
                     put(reply::watch(&header, &watched, vec![piece]));
                 }
                 return;
