@@ -484,6 +484,23 @@ mod tests {
         assert!(!output.widen(WINDOW_MAX as u32));
     }
 
+    /// A message of many leaves at once if it fits into both windows and nothing waits before it, and takes its part of both.
+    #[test]
+    fn messages_that_fit_leave_at_once() {
+        let (mut output, mut decoder) = (Output::new(), Decoder::default());
+        let mut stream = stream(8);
+        output.window = 11;
+        assert!(output.put_message(1, &mut stream, b"abcdef"));
+        assert_eq!(read(&mut output, &mut decoder), [(kind::DATA, 0, "abcdef".to_owned())]);
+        assert_eq!((stream.send_window, output.window), (2, 5));
+        assert!(!output.put_message(1, &mut stream, b"ghi"), "the stream's window");
+        stream.send_window = 100;
+        assert!(!output.put_message(1, &mut stream, b"ghijkl"), "the connection's window");
+        output.push(&mut stream, Piece::Data { bytes: Bytes::from_static(b"gh"), is_last: false });
+        assert!(!output.put_message(1, &mut stream, b"i"), "something waits before it");
+        assert!(output.bytes.is_empty());
+    }
+
     /// A block that no frame holds is continued.
     #[test]
     fn long_blocks_are_continued() {

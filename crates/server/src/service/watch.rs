@@ -239,3 +239,41 @@ pub(super) fn watch_request(create: pb::WatchCreateRequest) -> WatchRequest {
         flags,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    fn batch(text: &'static [u8]) -> Arc<EventBatch> {
+        Arc::new(EventBatch { revision: 7, bytes: Bytes::from_static(text), ends: vec![text.len() as u32] })
+    }
+
+    fn whole(payload: Payload) -> Framed {
+        match payload {
+            Payload::Whole(framed) => framed,
+            Payload::Pieces(_) => panic!("a small message is whole"),
+        }
+    }
+
+    /// Who is told the same shares the last message; whatever differs (the events, the watcher's name, the header) is encoded.
+    #[test]
+    fn the_same_is_encoded_once() {
+        let header = Header { cluster: 1, member: 2, revision: 7, term: 3 };
+        let (one, other) = (batch(b"one"), batch(b"one"));
+        let mut told = Told::default();
+        let mut say = |header, watch_id, batches: &[&Arc<EventBatch>]| {
+            whole(told.again_or(header, watch_id, batches.iter().map(|it| Arc::clone(it)).collect()))
+        };
+        let first = say(header, 0, &[&one]);
+        assert_eq!(say(header, 0, &[&one]).as_ref().as_ptr(), first.as_ref().as_ptr());
+        let later = Header { term: 4, ..header };
+        let others = [say(header, 0, &[&one, &other]), say(header, 5, &[&one]), say(later, 0, &[&one])];
+        for framed in &others {
+            assert_ne!(framed, &first);
+        }
+        let apart = say(header, 0, &[&other]);
+        assert_eq!(apart, first, "the same bytes");
+        assert_ne!(apart.as_ref().as_ptr(), first.as_ref().as_ptr(), "and another message");
+    }
+}
