@@ -33,7 +33,9 @@ const RETRY_EVERY: Duration = Duration::from_millis(20);
 /// How long the thread stays awake for a lone client that reads: for its fence, since peers answer sooner than a sleeping
 /// thread is woken; and for its next question, when it asked the last one that soon. With more clients there is work
 /// to be done meanwhile; and for one that writes, whose answer waits for disks, the peers on the same machine make better use of the core.
-const AWAKE_MAX: Duration = Duration::from_micros(60);
+/// Twice of it is what a fence may have taken the last time, threads that had to be woken included: peers that are farther away
+/// do not answer while anybody looks.
+const AWAKE_MAX: Duration = Duration::from_micros(200);
 /// A client that asks again this soon after its answer will do so the next time.
 const SOON: Duration = Duration::from_micros(300);
 /// What peers are told at leisure waits no longer for something that it can go with.
@@ -92,6 +94,8 @@ pub(crate) struct Past {
     /// Whether clients wait; when the first of them began to, and when none was left last.
     waits: bool,
     asked_at: Time,
+    /// How long the last read of a lone client took.
+    read_took: Duration,
     answered_at: Time,
     /// How long after the answer before it the last question came, and whether it was to read.
     gap: Duration,
@@ -158,7 +162,9 @@ impl<P: Served> Turn<P> {
     /// Whether what comes next is so near that sleeping would only make it late.
     fn stays_awake(&self, now: Time) -> bool {
         let past = &self.past;
-        let fence = self.outside.waiters.is_one_read() && now.since(past.asked_at) < AWAKE_MAX;
+        let fence = self.outside.waiters.is_one_read()
+            && past.read_took < 2 * AWAKE_MAX
+            && now.since(past.asked_at) < AWAKE_MAX;
         let question =
             past.reads && past.gap < AWAKE_MAX && !past.waits && now.since(past.answered_at) < AWAKE_MAX;
         fence || question
@@ -185,6 +191,9 @@ impl<P: Served> Turn<P> {
             past.asked_at = now;
         } else if !waits && past.waits {
             past.answered_at = self.clock.now();
+            if past.reads {
+                past.read_took = past.answered_at.since(past.asked_at);
+            }
         }
         past.waits = waits;
     }

@@ -31,22 +31,30 @@ const FRAGMENT_OVERHEAD: usize = 512 * 1024;
 
 /// The message of events that was encoded last: ten thousand watchers of one key are told the same, byte for byte.
 #[derive(Default)]
-pub(crate) struct Told(Option<(Header, i64, Vec<Arc<EventBatch>>, Framed)>);
+pub(crate) struct Told(Option<Message>);
+
+/// A message, and what it was made of.
+struct Message {
+    header: Header,
+    watch_id: i64,
+    batches: Vec<Arc<EventBatch>>,
+    framed: Framed,
+}
 
 impl Told {
-    /// A message without fragments, encoded unless it is the last one again.
-    fn again_or(&mut self, header: Header, watch_id: i64, batches: Vec<Arc<EventBatch>>) -> Payload {
-        if let Some((of, by, what, framed)) = &self.0
-            && (*of, *by) == (header, watch_id)
-            && what.len() == batches.len()
-            && what.iter().zip(&batches).all(|(one, other)| Arc::ptr_eq(one, other))
+    /// A message without fragments: the last one, if this is the same again.
+    fn again_or_encoded(&mut self, header: Header, watch_id: i64, batches: Vec<Arc<EventBatch>>) -> Payload {
+        if let Some(last) = &self.0
+            && (last.header, last.watch_id) == (header, watch_id)
+            && last.batches.len() == batches.len()
+            && last.batches.iter().zip(&batches).all(|(one, other)| Arc::ptr_eq(one, other))
         {
-            return Payload::Whole(framed.clone());
+            return Payload::Whole(last.framed.clone());
         }
         let events = batches.iter().map(|batch| batch.bytes.clone()).collect();
         let payload = reply::watch(&header, &Watched { watch_id, ..Watched::default() }, events);
         if let Payload::Whole(framed) = &payload {
-            self.0 = Some((header, watch_id, batches, framed.clone()));
+            self.0 = Some(Message { header, watch_id, batches, framed: framed.clone() });
         }
         payload
     }
@@ -190,7 +198,7 @@ impl<B: Backend> Service<B> {
                 let bytes_max = self.options.request_bytes_max + FRAGMENT_OVERHEAD;
                 let bytes: usize = batches.iter().map(|batch| batch.bytes.len()).sum();
                 if !fragment || bytes < bytes_max {
-                    return put(told.again_or(header, watch_id, batches));
+                    return put(told.again_or_encoded(header, watch_id, batches));
                 }
                 let pieces = EventBatch::fragments(&batches, bytes_max);
                 let last = pieces.len() - 1;
@@ -263,7 +271,7 @@ mod tests {
         let (one, other) = (batch(b"one"), batch(b"one"));
         let mut told = Told::default();
         let mut say = |header, watch_id, batches: &[&Arc<EventBatch>]| {
-            whole(told.again_or(header, watch_id, batches.iter().map(|it| Arc::clone(it)).collect()))
+            whole(told.again_or_encoded(header, watch_id, batches.iter().map(|it| Arc::clone(it)).collect()))
         };
         let first = say(header, 0, &[&one]);
         assert_eq!(say(header, 0, &[&one]).as_ref().as_ptr(), first.as_ref().as_ptr());
